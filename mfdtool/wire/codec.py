@@ -420,7 +420,7 @@ class Layout(Generic[MessageT]):
         fields: its fields in wire order; ``offset``, ``width`` and ``code`` are never empty.
     """
 
-    __slots__ = ("_names", "_struct", "fields", "message", "size")
+    __slots__ = ("_setters", "_struct", "fields", "message", "size")
 
     def __init__(self, message: type[MessageT]) -> None:
         """Derive the layout of ``message``.
@@ -434,7 +434,7 @@ class Layout(Generic[MessageT]):
             if not info.code:
                 raise TypeError(f"{message.__name__}.{info.name} has no fixed layout")
         self._struct = struct.Struct(">" + "".join(info.code for info in self.fields))
-        self._names = tuple(info.name for info in self.fields)
+        self._setters = tuple(getattr(message, info.name).__set__ for info in self.fields)
         self.size = self._struct.size
 
     def __getitem__(self, name: str) -> FieldInfo:
@@ -467,5 +467,15 @@ class Layout(Generic[MessageT]):
         self, buffer: Buffer, offset: int = 0, *, channel: str = "", base: int = 0
     ) -> MessageT:
         """Decode the message at ``buffer[offset]``; arguments and errors are those of `unpack`."""
-        values = self.unpack(buffer, offset, channel=channel, base=base)
-        return self.message(**dict(zip(self._names, values, strict=True)))
+        return self.make(self.unpack(buffer, offset, channel=channel, base=base))
+
+    def make(self, values: tuple[Any, ...]) -> MessageT:
+        """Make the message of what `unpack` gave.
+
+        The slots are filled directly: the constructor of a frozen dataclass takes three times as
+        long, and a capture has millions of headers.
+        """
+        message = object.__new__(self.message)
+        for put, value in zip(self._setters, values, strict=True):
+            put(message, value)
+        return message
