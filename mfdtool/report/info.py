@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What ``info`` shows of a capture: the lines of one screen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from mfdtool.report.units import (
+    UNKNOWN,
+    count_text,
+    date_text,
+    offset_text,
+    seconds_text,
+    size_text,
+    table,
+)
+from mfdtool.stream.channel import ChannelKind
+from mfdtool.stream.span import EndReason
+from mfdtool.wire.text import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from mfdtool.report.overview import OtherStream, Overview
+    from mfdtool.stream.devices import Amount, DeviceSummary
+    from mfdtool.stream.indexes import IdxRange
+    from mfdtool.stream.summary import ChannelSummary, MigrationSummary
+
+_INDENT: Final = 12
+_LISTED: Final = 8
+"""Comments, endpoints, ranges and names that the text lists; the JSON has more."""
+_WIDTH: Final = 88
+
+
+def overview_text(overview: Overview) -> Iterator[str]:
+    """Give the lines of one screen, more only if there are many devices or channels."""
+    yield from _labelled("File", _file_lines(overview))
+    for migration in overview.migrations:
+        yield ""
+        yield from _migration_lines(migration)
+    others = list(_other_lines(overview.other_streams()))
+    if others:
+        yield ""
+        yield from _labelled("Others", others)
+
+
+def _file_lines(overview: Overview) -> Iterator[str]:
+    info, counters = overview.info, overview.counters
+    parts = [overview.path or "raw streams"]
+    if overview.size is not None:
+        parts.append(size_text(overview.size))
+    if info.format is not None:
+        parts.append(info.format.value)
+    if info.snaplen:
+        parts.append(f"snaplen {info.snaplen}")
+    yield ", ".join(parts)
+    if counters is not None:
+        parts = [
+            f"{count_text(counters.records, 'record')}, {counters.segments:,} with TCP",
+            *(f"{count:,} {skip.value}" for skip, count in counters.skipped.most_common()),
+        ]
+        first, last = overview.first_ns, overview.last_ns
+        if first >= 0:
+            parts.append(f"{seconds_text(last - first)} from {date_text(first)}")
+        yield ", ".join(parts)
+    if info.dropped:
+        yield f"{count_text(info.dropped, 'frame')} dropped while capturing"
+    made_by = ", ".join(escape(text.encode()) for text in (info.application, info.os) if text)
+    if made_by:
+        yield f"made by {made_by}"
+    for comment in info.comments[:_LISTED]:
+        where = f"comment on record {comment.record}" if comment.record else "comment"
+        yield f"{where}: {escape(comment.text.encode())[:_WIDTH]}"
+    omitted = len(info.comments) - _LISTED + info.comments_omitted
+    if omitted > 0:
+        yield f"{count_text(omitted, 'more comment')}"
+
+
+def _migration_lines(migration: MigrationSummary) -> Iterator[str]:
+    yield from _labelled(f"Migration {migration.index}", _heading_lines(migration))
+    yield from _labelled("Phases", _phase_lines(migration))
+    yield from _labelled("Channels", _channel_lines(migration))
+    yield from _labelled("Devices", _device_lines(migration))
+    yield from _labelled("RAM", _ram_lines(migration))
+    yield from _labelled("Bytes", _byte_lines(migration))
+    yield from _labelled("Missing", _missing_lines(migration))
+
+
+def _heading_lines(migration: MigrationSummary) -> Iterator[str]:
+    server = f"to {migration.server}" if migration.server is not None else "from files"
+    yield ", ".join(
+        (
+            server,
+            migration.machine or "machine type not seen",
+            f"page size {migration.page_size or UNKNOWN}",
+            f"uuid {migration.uuid_text or UNKNOWN}",
+        )
+    )
+
+
+def _phase_lines(migration: MigrationSummary) -> Iterator[str]:
+    start = migration.first_ns
+    if start < 0:
+        yield "no times in this input"
+        return
+    rows = [(times.phase.value, times.start_ns, times.stop_ns, "") for times in migration.phases]
+    packets = [device for device in migration.devices if device.first_ns >= 0]
+    if packets:
+        first = min(device.first_ns for device in packets)
+        rows.append(("device state", first, max(device.last_ns for device in packets), ""))
+    notes = {
+        "precopy": count_text(migration.ram.sections, "iteration"),
+        "switchover": "SWITCHOVER_START to EOF" if migration.switchover else "no SWITCHOVER_START",
+        "device state": "first to last packet of stop-copy data",
+    }
+    yield from table(
+        [
+            (name, offset_text(low, start), offset_text(high, start), notes.get(name, note))
+            for name, low, high, note in rows
+        ],
+        right=frozenset({1, 2}),
+    )
+
+
+def _channel_lines(migration: MigrationSummary) -> Iterator[str]:
+    start = migration.first_ns
+    rows: list[tuple[str, ...]] = [
+        ("name", "client", "bytes", "frames", "first", "last", "end", "")
+    ]
+    rows += [
+        (
+            channel.name,
+            str(channel.client) if channel.client is not None else UNKNOWN,
+            f"{channel.bytes:,}",
+            f"{channel.frames:,}",
+            offset_text(channel.first_ns, start),
+            offset_text(channel.last_ns, start),
+            channel.end.value if channel.end is not None else UNKNOWN,
+            _channel_notes(channel),
+        )
+        for channel in migration.channels
+    ]
+    yield from table(rows, right=frozenset({2, 3, 4, 5}))
+
+
+def _channel_notes(channel: ChannelSummary) -> str:
+    notes = []
+    if not channel.from_start:
+        notes.append("start not captured")
+    if channel.kind is ChannelKind.TLS:
+        notes.append("encrypted")
+    if channel.gap_bytes:
+        notes.append(f"{channel.gap_bytes:,} bytes missing")
+    if channel.undecoded_bytes:
+        notes.append(f"{channel.undecoded_bytes:,} undecoded")
+    return ", ".join(notes)
+
+
+def _device_lines(migration: MigrationSummary) -> Iterator[str]:
+    for device in migration.devices:
+        yield f"{device.key.idstr}, instance {device.key.instance_id}"
+        yield f"  precopy    {_amount(device.precopy, 'chunk')} on main"
+        yield f"  stop-copy  {_stop_copy(device)}"
+        yield f"  config     {_config(device)}"
+    if migration.devices_omitted:
+        yield f"{count_text(migration.devices_omitted, 'frame')} of further devices"
+    if not migration.devices:
+        yield "none"
+
+
+def _amount(amount: Amount, noun: str) -> str:
+    missing = f", {amount.missing:,} missing" if amount.missing else ""
+    return f"{amount.bytes:,} bytes in {count_text(amount.pieces, noun)}{missing}"
+
+
+def _stop_copy(device: DeviceSummary) -> str:
+    ways = []
+    if device.main.pieces:
+        ways.append(f"{_amount(device.main, 'chunk')} on main")
+    if device.multifd.pieces or device.channels:
+        names = sorted(device.channels, key=lambda name: (len(name), name))
+        channels = f" on {_listed(names, 'channel')}"
+        ways.append(f"{_amount(device.multifd, 'packet')}{channels}, {_idx(device)}")
+    return "; ".join(ways) or "none"
+
+
+def _idx(device: DeviceSummary) -> str:
+    notes = []
+    if device.missing_idx_count:
+        holes = _ranges(device.missing_idx, device.missing_idx_count)
+        notes.append(f"idx {holes} missing")
+    elif device.expected is not None:
+        notes.append("idx complete")
+    if device.duplicates:
+        notes.append(count_text(device.duplicates, "duplicate"))
+    if device.behind_config:
+        notes.append(f"{device.behind_config:,} behind the config")
+    if device.headless:
+        notes.append(f"{device.headless:,} without VFIO header")
+    return ", ".join(notes) or "no end known"
+
+
+def _config(device: DeviceSummary) -> str:
+    config = device.config
+    if config is None:
+        return "not seen"
+    idx = f", idx {config.idx}" if config.idx is not None else ""
+    missing = f", {config.missing:,} missing" if config.missing else ""
+    others = f", one of {device.configs}" if device.configs > 1 else ""
+    return f"{config.bytes:,} bytes on {config.channel}{idx}{missing}{others}"
+
+
+def _ranges(ranges: Iterable[IdxRange], total: int) -> str:
+    listed = list(islice(ranges, _LISTED))
+    shown = sum(hole.last - hole.first + 1 for hole in listed)
+    more = f" and {total - shown:,} more" if total > shown else ""
+    return ", ".join(map(str, listed)) + more
+
+
+def _ram_lines(migration: MigrationSummary) -> Iterator[str]:
+    ram = migration.ram
+    yield (
+        f"{count_text(ram.normal_pages, 'normal page')}, {count_text(ram.zero_pages, 'zero page')},"
+        f" {ram.bytes:,} bytes in {count_text(ram.packets, 'multifd packet')};"
+        f" {count_text(ram.rounds, 'flush').replace('flushs', 'flushes')},"
+        f" {count_text(ram.syncs, 'SYNC packet')}"
+    )
+    blocks = [f"{name} {size_text(length)}" for name, length in ram.blocks]
+    if blocks:
+        yield _listed(blocks, "block")
+
+
+def _byte_lines(migration: MigrationSummary) -> Iterator[str]:
+    line = ""
+    for count in migration.kinds:
+        part = f"{count.kind.value} {count.bytes:,} ({count.frames:,})"
+        if line and len(line) + len(part) > _WIDTH:
+            yield f"{line},"
+            line = part
+        else:
+            line = f"{line}, {part}" if line else part
+    yield line or "none"
+    precopy = sum(device.precopy.bytes for device in migration.devices)
+    stop_copy = sum(device.main.bytes + device.multifd.bytes for device in migration.devices)
+    yield f"device data: precopy {precopy:,}, stop-copy {stop_copy:,}"
+
+
+def _missing_lines(migration: MigrationSummary) -> Iterator[str]:
+    lines = list(_losses(migration))
+    yield from lines or ["nothing"]
+
+
+def _losses(migration: MigrationSummary) -> Iterator[str]:
+    main = migration.main
+    if not migration.ended and main is not None:
+        when = offset_text(main.last_ns, migration.first_ns)
+        why = "capture stopped" if main.end in (None, EndReason.CAPTURE) else "connection ended"
+        yield f"the main stream has no end: {why} at {when}"
+    if main is None and any(one.kind is not ChannelKind.TLS for one in migration.channels):
+        yield "no main stream"
+    if migration.gap_bytes:
+        yield f"{migration.gap_bytes:,} bytes that the capture lacks"
+    if migration.undecoded_bytes:
+        yield f"{migration.undecoded_bytes:,} bytes that could not be decoded"
+    incomplete = sum(channel.incomplete for channel in migration.channels)
+    if incomplete:
+        yield count_text(incomplete, "incomplete frame")
+    partial = [device.key.idstr for device in migration.devices if not device.is_whole]
+    if partial:
+        yield f"parts of the state of {_listed(partial, 'device')}"
+
+
+def _other_lines(streams: Iterable[OtherStream]) -> Iterator[str]:
+    totals: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for stream in streams:
+        server = stream.server if stream.server is not None else "unknown"
+        name = f"{server} ({stream.kind.value})"
+        totals[name] += 1
+        sizes[name] += stream.bytes
+    for name, count in totals.most_common(_LISTED):
+        yield f"{count_text(count, 'stream')} to or from {name}, {size_text(sizes[name])}"
+    if len(totals) > _LISTED:
+        yield f"{count_text(len(totals) - _LISTED, 'more server')}"
+
+
+def _labelled(label: str, lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        yield f"{label:<{_INDENT}}{line}".rstrip()
+        label = ""
+
+
+def _listed(names: Iterable[str], noun: str) -> str:
+    known = list(names)
+    more = len(known) - _LISTED
+    suffix = f" and {count_text(more, f'more {noun}')}" if more > 0 else ""
+    return ", ".join(known[:_LISTED]) + suffix

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The last content of one page of guest RAM that was transferred.
+
+Pages travel in multifd packets, whose offsets are listed in front of the data (multifd-nocomp.c:
+multifd_ram_unfill_packet), or as records of the main stream (ram.c:ram_load_precopy).
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Final
+
+from mfdtool.errors import WireError
+from mfdtool.stream.decompress import PageDecompressor
+from mfdtool.stream.extraction import Extractor, Hole, Piece, Pieces, pieces_of
+from mfdtool.stream.frames import Frame, Kind
+from mfdtool.stream.span import Span
+from mfdtool.stream.values import RamRecord
+from mfdtool.wire.constants import (
+    MULTIFD_COMPRESSION_MASK,
+    MULTIFD_RAM_FIXED_SIZE,
+    X86_PAGE_SIZE,
+    RamFlag,
+)
+from mfdtool.wire.multifd import MultiFDPacketCounts, MultiFDPacketFixed, page_size_for
+
+if TYPE_CHECKING:
+    from mfdtool.stream.migration import Migration
+
+_OFFSET_SIZE: Final = 8
+_BLOCKS_LISTED: Final = 64
+
+
+class PageExtractor(Extractor):
+    """The page at ``offset`` of RAM block ``block``.
+
+    ``page_size`` is the target page size if it is known; otherwise the stream tells it.
+    """
+
+    def __init__(
+        self, migration: int, block: str, offset: int, *, page_size: int | None = None
+    ) -> None:
+        super().__init__(migration)
+        self._page_size = page_size or 0
+        self._block = block
+        self._offset = offset
+        self._name = f"{block}:{offset:#x}"
+        self._blocks: dict[str, None] = {}
+        self._decompressors: dict[str, PageDecompressor] = {}
+        self._content: list[Piece] = []
+        self._origin = ""
+        self._transfers = 0
+
+    def add(self, frame: Frame) -> Pieces:
+        """Remember the content if the frame has the page."""
+        value = frame.value
+        if isinstance(value, MultiFDPacketCounts):
+            self._packet(frame, value)
+        elif isinstance(value, RamRecord):
+            self._record(frame, value)
+        elif frame.kind is Kind.UNDECODED and frame.channel.name in self._decompressors:
+            self._decompressors[frame.channel.name].lose(_place(frame))
+        return iter(())
+
+    def finish(self, migration: Migration | None) -> Pieces:
+        """Give the last content."""
+        if self._transfers:
+            times = f", the last of {self._transfers} transfers" if self._transfers > 1 else ""
+            self.remarks.note(f"{self._name} is from {self._origin}{times}")
+        return iter(self._content)
+
+    def wanted(self) -> str:
+        """List the RAM blocks."""
+        blocks = ", ".join(self._blocks) or "none"
+        return f"page {self._name} was not transferred; pages of these RAM blocks were: {blocks}"
+
+    def _packet(self, frame: Frame, packet: MultiFDPacketCounts) -> None:
+        pages = packet.normal_pages + packet.zero_pages
+        table_start = frame.offset + MULTIFD_RAM_FIXED_SIZE
+        payload = frame.payload
+        if not pages or payload is None or payload.start <= table_start:
+            return
+        content: bytes | str = ""
+        page_size = page_size_for((payload.start - table_start) // _OFFSET_SIZE)
+        self._page_size = page_size
+        if packet.flags & MULTIFD_COMPRESSION_MASK and packet.normal_pages:
+            content = self._decompress(frame, packet, packet.normal_pages * page_size)
+        table = frame.data(
+            Span(table_start, min(table_start + pages * _OFFSET_SIZE, payload.start))
+        )
+        if not isinstance(packet, MultiFDPacketFixed) or len(table) < pages * _OFFSET_SIZE:
+            self.remarks.problem(f"{_place(frame)}: its header is not whole, the page may be in it")
+            return
+        if not self._is_block(packet.ramblock_text):
+            return
+        index = _find(table, self._offset.to_bytes(_OFFSET_SIZE))
+        if index is None:
+            return
+        if index >= packet.normal_pages:
+            self._found(frame, [bytes(page_size)], "a zero page")
+        elif content:
+            self._compressed(frame, content, Span(index * page_size, (index + 1) * page_size))
+        elif packet.flags & MULTIFD_COMPRESSION_MASK == 0:
+            start = payload.start + index * page_size
+            span = Span(start, start + page_size)
+            self._found(frame, list(pieces_of(frame, span, _place(frame))), "normal")
+
+    def _decompress(self, frame: Frame, packet: MultiFDPacketCounts, size: int) -> bytes | str:
+        """Give a packet's pages, or why they cannot be had."""
+        name = frame.channel.name
+        try:
+            decompressor = self._decompressors.get(name)
+            if decompressor is None:
+                decompressor = self._decompressors[name] = PageDecompressor(packet.flags)
+            if not frame.complete:
+                decompressor.lose(f"{_place(frame)} is not complete")
+            return decompressor.feed(frame.data(frame.payload), flags=packet.flags, size=size)
+        except WireError as error:
+            return error.reason
+
+    def _compressed(self, frame: Frame, content: bytes | str, span: Span) -> None:
+        if isinstance(content, str):
+            hole = Hole(f"{self._name} in {_place(frame)}: {content}", len(span))
+            self._found(frame, [hole], "compressed")
+        else:
+            self._found(frame, [content[span.start : span.stop]], "compressed")
+
+    def _record(self, frame: Frame, record: RamRecord) -> None:
+        if not record.ramblock or not self._is_block(record.ramblock):
+            return
+        if record.addr != self._offset:
+            return
+        payload = frame.payload
+        size = self._page_size or X86_PAGE_SIZE
+        if record.fill is not None:
+            self._found(frame, [bytes([record.fill]) * size], f"filled with {record.fill}")
+        elif payload is None:
+            return
+        elif record.flags & RamFlag.PAGE:
+            self._found(frame, list(pieces_of(frame, payload, _place(frame))), "normal")
+        elif record.flags & RamFlag.COMPRESS_PAGE:
+            self._found(frame, [self._inflate(frame, payload, size)], "compressed")
+        else:
+            what = f"{self._name} in {_place(frame)}: an XBZRLE difference, not supported"
+            self._found(frame, [Hole(what, None)], "XBZRLE")
+
+    def _inflate(self, frame: Frame, payload: Span, size: int) -> Piece:
+        what = f"{self._name} in {_place(frame)}"
+        try:
+            content = zlib.decompressobj().decompress(frame.data(payload), size + 1)
+        except zlib.error as error:
+            return Hole(f"{what}: {error}", size)
+        return content if len(content) == size else Hole(f"{what}: not {size} bytes", size)
+
+    def _is_block(self, name: str) -> bool:
+        if len(self._blocks) < _BLOCKS_LISTED:
+            self._blocks.setdefault(name)
+        return name == self._block
+
+    def _found(self, frame: Frame, content: list[Piece], how: str) -> None:
+        self.found = True
+        self._transfers += 1
+        self._content = content
+        self._origin = f"{_place(frame)}, {how}"
+
+
+def _place(frame: Frame) -> str:
+    return f"{frame.channel.name} #{frame.number}"
+
+
+def _find(table: bytes, entry: bytes) -> int | None:
+    """Find an entry in a table of entries as long as it."""
+    at = table.find(entry)
+    while at >= 0:
+        index, rest = divmod(at, len(entry))
+        if not rest:
+            return index
+        at = table.find(entry, at + 1)
+    return None
