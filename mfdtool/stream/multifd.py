@@ -39,6 +39,7 @@ from mfdtool.wire.multifd import (
     page_size_for,
     ram_packet_size,
 )
+from mfdtool.wire.quick import quick_constructor
 from mfdtool.wire.vfio import DEVICE_STATE_HEADER_LAYOUT, DeviceStateHeader
 
 PAGE_SIZES: Final = (65536, 32768, 16384, 8192, 4096, 2048, 1024)
@@ -49,6 +50,9 @@ _DEVICE_HEADER_SIZE: Final = MULTIFD_DEVICE_STATE_SIZE + VFIO_PACKET_HEADER_SIZE
 _KNOWN_FLAGS: Final = 0x7F
 _DEVICE_STATE: Final = MultiFDFlag.DEVICE_STATE.value
 _SYNC: Final = MultiFDFlag.SYNC.value
+
+_new_frame: Final = quick_constructor(Frame)
+_new_span: Final = quick_constructor(Span)
 
 NameChannel = Callable[[MultiFDInit | None], ChannelId]
 """Names a channel by its handshake, or by its lack of one."""
@@ -144,7 +148,7 @@ class MultiFDFramer(Framer):
         if reader.state(_DEVICE_HEADER_SIZE) is not State.READY:
             return None
         values = DEVICE_STATE_HEADER_LAYOUT.unpack(reader.peek(_DEVICE_HEADER_SIZE))
-        magic, version, flags, _, _, size = values[:6]
+        magic, version, flags, _, _, size, *_ = values
         if magic != MULTIFD_MAGIC or version != MULTIFD_VERSION or not flags & _DEVICE_STATE:
             return None
         length = MULTIFD_DEVICE_STATE_SIZE + size
@@ -152,13 +156,24 @@ class MultiFDFramer(Framer):
             return None
         first = reader.stamp()
         reader.advance(length)
-        return self._frame(
+        last = reader.last_stamp()
+        number = self._number
+        self._number = number + 1
+        return _new_frame(
             Kind.MULTIFD_DEVICE_STATE,
+            self.channel,
+            number,
             start,
-            first,
-            length=length,
-            value=DEVICE_STATE_HEADER_LAYOUT.make(values),
-            payload=Span(start + MULTIFD_DEVICE_STATE_SIZE, start + length),
+            length,
+            first.time_ns,
+            last.time_ns,
+            last.record,
+            0,
+            DEVICE_STATE_HEADER_LAYOUT.make(values),
+            _new_span(start + MULTIFD_DEVICE_STATE_SIZE, start + length),
+            None,
+            "",
+            reader.take_extents(start, start + length) if reader.keeps else (),
         )
 
     def _device_state(self, start: int, first: Stamp) -> Frames:

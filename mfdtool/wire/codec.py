@@ -53,6 +53,7 @@ from construct import (
 )
 
 from mfdtool.errors import TruncatedError, WireError
+from mfdtool.wire.quick import quick_constructor
 from mfdtool.wire.text import escape, unescape
 
 if TYPE_CHECKING:
@@ -420,7 +421,7 @@ class Layout(Generic[MessageT]):
         fields: its fields in wire order; ``offset``, ``width`` and ``code`` are never empty.
     """
 
-    __slots__ = ("_setters", "_struct", "fields", "message", "size")
+    __slots__ = ("_construct", "_struct", "fields", "message", "size")
 
     def __init__(self, message: type[MessageT]) -> None:
         """Derive the layout of ``message``.
@@ -434,7 +435,7 @@ class Layout(Generic[MessageT]):
             if not info.code:
                 raise TypeError(f"{message.__name__}.{info.name} has no fixed layout")
         self._struct = struct.Struct(">" + "".join(info.code for info in self.fields))
-        self._setters = tuple(getattr(message, info.name).__set__ for info in self.fields)
+        self._construct = quick_constructor(message, [info.name for info in self.fields])
         self.size = self._struct.size
 
     def __getitem__(self, name: str) -> FieldInfo:
@@ -470,12 +471,5 @@ class Layout(Generic[MessageT]):
         return self.make(self.unpack(buffer, offset, channel=channel, base=base))
 
     def make(self, values: tuple[Any, ...]) -> MessageT:
-        """Make the message of what `unpack` gave.
-
-        The slots are filled directly: the constructor of a frozen dataclass takes three times as
-        long, and a capture has millions of headers.
-        """
-        message = object.__new__(self.message)
-        for put, value in zip(self._setters, values, strict=True):
-            put(message, value)
-        return message
+        """Make the message of what `unpack` gave."""
+        return self._construct(*values)
