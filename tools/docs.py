@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Writes the generated parts of docs/: the reference of the command line.
+
+``python tools/docs.py`` writes them, ``python tools/docs.py --check`` tells what is out of date.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import click
+
+from mfdtool.cli import cli
+
+DOCS: Final = Path(__file__).parent.parent / "docs"
+WIDTH: Final = 100
+
+
+def command_line_reference() -> str:
+    """Give docs/cli.md: the help of every command, as the program prints it."""
+    parts = ["# Command line", "", "Written by `make docs` from the program's own help.", ""]
+    for name, command in _commands():
+        context = click.Context(command, info_name=name, max_content_width=WIDTH)
+        context.help_option_names = ["-h", "--help"]
+        parts += [f"## {name}", "", "```", command.get_help(context).rstrip(), "```", ""]
+    return "\n".join(parts)
+
+
+def _commands() -> Iterator[tuple[str, click.Command]]:
+    yield "mfdtool", cli
+    context = click.Context(cli, info_name="mfdtool")
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        if command is not None:
+            yield f"mfdtool {name}", command
+
+
+GENERATED: Final[Mapping[str, Callable[[], str]]] = {"cli.md": command_line_reference}
+
+
+def main(arguments: list[str]) -> int:
+    """Write the files, or with ``--check`` give 1 if one of them is out of date."""
+    stale = [
+        name
+        for name, generate in GENERATED.items()
+        if not (DOCS / name).exists() or (DOCS / name).read_text() != generate()
+    ]
+    for name in stale:
+        if "--check" in arguments:
+            print(f"docs/{name} is out of date: make docs")
+        else:
+            (DOCS / name).write_text(GENERATED[name]())
+            print(f"docs/{name}")
+    return int(bool(stale) and "--check" in arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
