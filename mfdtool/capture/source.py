@@ -15,10 +15,7 @@ import sys
 import zlib
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
-
-import zstandard
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, Protocol
 
 from mfdtool.errors import CaptureError
 from mfdtool.packets.info import Format
@@ -143,9 +140,9 @@ def _open(
     try:
         with _open_file(name) as file:
             start = file.read(_MAGIC_SIZE)
-            new = _decompressor(start)
-            if new is not None:
-                pieces = _decompress(_read(start, file, _PIECE_SIZE), new, name, problems)
+            codec = _codec_of(start)
+            if codec is not None:
+                pieces = _decompress(_read(start, file, _PIECE_SIZE), codec, name, problems)
                 mapping = _map_copy(pieces, name, limit)
             elif name == STANDARD_INPUT or not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 mapping = _map_copy(_read(start, file, _COPY_SIZE), name, limit)
@@ -186,6 +183,9 @@ def _map(file: BinaryIO, path: str) -> mmap.mmap:
 
 def _map_copy(pieces: Iterable[bytes], path: str, limit: int) -> mmap.mmap:
     """Map a temporary file that holds the pieces; it has no name, so it cannot be left over."""
+    # Most captures need no copy, and this import takes as long as reading a small one.
+    from tempfile import TemporaryFile
+
     size = 0
     with TemporaryFile() as copy:
         for piece in pieces:
@@ -218,12 +218,22 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
-def _decompressor(start: bytes) -> Callable[[], _Decompressor] | None:
+class _Codec(NamedTuple):
+    """A way of compression: what decompresses one member or frame, and how it says "damaged"."""
+
+    new: Callable[[], _Decompressor]
+    error: type[Exception]
+
+
+def _codec_of(start: bytes) -> _Codec | None:
     """Choose by the first bytes of a file; None: it is not compressed."""
     if start.startswith(_GZIP):
-        return lambda: zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        return _Codec(lambda: zlib.decompressobj(wbits=zlib.MAX_WBITS | 16), zlib.error)
     if start.startswith(_ZSTD) or start[1:] == _ZSTD_SKIPPABLE:
-        return zstandard.ZstdDecompressor().decompressobj
+        # Imported when wanted, as above.
+        import zstandard
+
+        return _Codec(zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError)
     return None
 
 
@@ -254,7 +264,7 @@ class _Members:
 
 def _decompress(
     pieces: Iterable[bytes],
-    new: Callable[[], _Decompressor],
+    codec: _Codec,
     path: str,
     problems: list[CaptureError],
 ) -> Iterator[bytes]:
@@ -263,7 +273,7 @@ def _decompress(
     Raises:
         CaptureError: damage comes before any content.
     """
-    members = _Members(new)
+    members = _Members(codec.new)
     position = size = 0
     reason = "the compressed data ends early"
     try:
@@ -272,7 +282,7 @@ def _decompress(
                 size += len(content)
                 yield content
             position += len(piece)
-    except (zlib.error, zstandard.ZstdError) as error:
+    except codec.error as error:
         reason = f"the compressed data is damaged: {error}"
     else:
         if members.complete:

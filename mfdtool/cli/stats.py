@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from mfdtool.cli.console import finish, reading_of, write_all
@@ -38,6 +36,8 @@ def command(*, source: Input, selection: Selection, by: str, as_json: bool) -> E
     with reading_of(source) as reading:
         measured = measure(reading, by=By(by), selection=selection)
         if as_json:
+            import json
+
             write_all([json.dumps(statistics_json(measured), indent=2), "\n"])
         else:
             write_all(f"{line}\n" for line in statistics_text(measured))

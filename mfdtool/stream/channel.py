@@ -3,8 +3,8 @@
 
 QEMU numbers no connection and uses no fixed port: the main channel, the multifd channels and the
 others all connect to the same listening socket, in any order (migration.c:
-migration_ioc_process_incoming). A capture may also begin after a connection did: then the first
-plausible packet or section tells.
+migration_ioc_process_incoming). A capture may also begin after a connection did, or lack its
+first bytes: then the first plausible packet or section tells.
 """
 
 from __future__ import annotations
@@ -168,7 +168,8 @@ def classify(stream: Stream, other: ChannelKind | None) -> ChannelKind | None:
         return ChannelKind.MULTIFD
     if start[:2] == _TLS_HANDSHAKE:
         return ChannelKind.TLS
-    if stream.opening is Opening.MIDDLE:
+    is_cut = stream.opening is Opening.SYN and reader.state(_MAGIC_SIZE) is State.GAP
+    if stream.opening is Opening.MIDDLE or is_cut:
         return _classify_middle(stream)
     if stream.opening is Opening.SYN:
         return _classify_client(reader)
@@ -186,7 +187,7 @@ def _classify_client(reader: Reader) -> ChannelKind | None:
 
 
 def _classify_middle(stream: Stream) -> ChannelKind | None:
-    """Search a stream that may have begun before the capture."""
+    """Search a stream that may have begun before the capture, or whose first bytes it lacks."""
     reader = stream.reader
     found, stream.searched_packet = find_packet(reader, stream.searched_packet)
     if found is not None:

@@ -15,7 +15,7 @@ import pytest
 
 import mfdtool.cli
 from mfdtool import __version__
-from mfdtool.cli import COMMANDS, Target, cli, main, run
+from mfdtool.cli import COMMANDS, Target, cli, run
 from mfdtool.cli.status import ExitStatus, status_of_error
 from mfdtool.errors import CaptureError, ScheduleError, SinkError, WireError
 from tests.support.captures import CAPTURES
@@ -100,11 +100,15 @@ def test_statuses_of_errors() -> None:
     assert status_of_error(SinkError("x")) is ExitStatus.LIVE
 
 
-def test_main_exits_with_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["mfdtool", "decode", "/dev/null"])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == 3
+def test_main_exits_with_the_status_and_all_output() -> None:
+    """In a process of its own: ``main`` does not come back."""
+    command = [sys.executable, "-m", "mfdtool", "fields", "no_such_field"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitStatus.USAGE
+    assert "no_such_field" in done.stderr
+    done = subprocess.run([*command[:-1], "idx"], capture_output=True, text=True, check=False)
+    assert done.returncode == ExitStatus.OK
+    assert "idx" in done.stdout
 
 
 class Broken(io.StringIO):
