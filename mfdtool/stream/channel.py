@@ -107,6 +107,7 @@ class Channel:
     Attributes:
         framer: knows the channel's name, which a multifd channel learns with its handshake.
         frames: what the framer yields.
+        has_start: whether the capture has its first byte, by the SYN or by what must come first.
         done: whether that was all.
     """
 
@@ -114,6 +115,7 @@ class Channel:
     stream: Stream
     framer: Framer
     frames: Frames
+    has_start: bool = True
     done: bool = False
 
     @property
@@ -155,7 +157,7 @@ def classify(stream: Stream, other: ChannelKind | None) -> ChannelKind | None:
     """
     if other is ChannelKind.MAIN:
         return ChannelKind.RETURN_PATH
-    if other in {ChannelKind.MULTIFD, ChannelKind.PREEMPT}:
+    if other in {ChannelKind.MULTIFD, ChannelKind.PREEMPT, ChannelKind.UNKNOWN}:
         return ChannelKind.UNKNOWN
     reader = stream.reader
     if reader.state(_MAGIC_SIZE) is State.WAIT:
@@ -173,8 +175,8 @@ def classify(stream: Stream, other: ChannelKind | None) -> ChannelKind | None:
         return _classify_middle(stream)
     if stream.opening is Opening.SYN:
         return _classify_client(reader)
-    # What the listening side says is told by what it answers to, if at all.
-    return ChannelKind.UNKNOWN if reader.end is not None else None
+    # What the listening side says is told by what it answers to, which may be identified later.
+    return None
 
 
 def _classify_client(reader: Reader) -> ChannelKind | None:
@@ -196,6 +198,4 @@ def _classify_middle(stream: Stream) -> ChannelKind | None:
     found, stream.searched_element = framer.find_element(stream.searched_element)
     if found is not None:
         return ChannelKind.MAIN
-    if reader.end is not None or reader.fed > SEARCH_LIMIT:
-        return ChannelKind.UNKNOWN
-    return None
+    return ChannelKind.UNKNOWN if reader.fed > SEARCH_LIMIT else None

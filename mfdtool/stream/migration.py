@@ -127,8 +127,9 @@ class Decoder:
 
     def finish(self) -> list[Frame]:
         """Give all frames that are left, after the last window."""
-        for stream in list(self._streams.values()):
+        for stream in self._streams.values():
             if stream.kind is None and stream.length:
+                # No more will come that could tell.
                 stream.kind = ChannelKind.UNKNOWN
                 self.others.append(stream)
         self._adopt()
@@ -166,8 +167,8 @@ class Decoder:
         if not preempt and kind in _REASONS:
             # It may belong to a migration that shows itself later: see `_adopt`.
             self.others.append(stream)
-            return
-        self._begin(stream)
+        else:
+            self._begin(stream)
         if other is not None and other.kind is None and other.length:
             self._identify(other)
 
@@ -190,15 +191,17 @@ class Decoder:
         kind = stream.kind
         assert kind is not None
         framer: Framer
+        has_start = stream.opening is not Opening.MIDDLE
         if kind is ChannelKind.MULTIFD:
             channel = self._multifd_channel(stream)
         else:
             migration = self._migration_for(stream)
             if kind is ChannelKind.MAIN:
+                has_start = _has_start(stream)
                 framer = MainFramer(
                     stream.reader,
                     ChannelId(migration.index, kind.value),
-                    from_start=_has_start(stream),
+                    from_start=has_start,
                     page_size=self._page_size,
                     description=self._description,
                 )
@@ -211,7 +214,7 @@ class Decoder:
             else:
                 name = f"{kind.value}-{migration.count(kind)}"
                 framer = Unidentified(stream, ChannelId(migration.index, name), _REASONS[kind])
-            channel = Channel(kind, stream, framer, framer.frames())
+            channel = Channel(kind, stream, framer, framer.frames(), has_start)
             migration.channels.append(channel)
         self._channels[stream.number] = channel
         self._pump(channel)
@@ -224,6 +227,7 @@ class Decoder:
                 nameless = sum(other.name.startswith("multifd-?") for other in migration.channels)
                 chosen = f"multifd-?{nameless}"
             migration.channels.append(channel)
+            channel.has_start = init is not None
             return ChannelId(migration.index, chosen)
 
         framer = MultiFDFramer(

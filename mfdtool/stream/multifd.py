@@ -79,6 +79,7 @@ class MultiFDFramer(Framer):
         self._name = name
         self._from_start = from_start
         self._page_count = page_count_for(page_size) if page_size else 0
+        self._guessed = False
 
     @property
     def page_size(self) -> int:
@@ -229,7 +230,7 @@ class MultiFDFramer(Framer):
         else:
             yield from self._lose(self._find_packet, "a packet header is missing")
             return
-        if not self._page_count:
+        if not self._page_count or (self._guessed and counts[0]):
             yield from self._learn_page_count(counts[0], first)
         length = ram_packet_size(self._page_count)
         payload = self._payload_size(flags, *counts, next_packet_size=size)
@@ -271,6 +272,7 @@ class MultiFDFramer(Framer):
         usual = page_count_for(X86_PAGE_SIZE)
         if pages_alloc in counts:
             self._page_count = pages_alloc
+            self._guessed = False
             return
         reader = self.reader
         for count in counts:
@@ -286,7 +288,9 @@ class MultiFDFramer(Framer):
             if start.startswith(behind):
                 self._page_count = count
                 return
-        self._page_count = usual
+        # A packet with pages may tell better.
+        self._page_count = self._page_count or usual
+        self._guessed = True
 
     def _find_packet(self, start: int) -> tuple[int | None, int]:
         return find_packet(self.reader, start)
