@@ -19,6 +19,7 @@ from mfdtool.cli.status import ExitStatus
 from mfdtool.errors import CaptureError
 from mfdtool.stream.channel import ChannelKind, Stream
 from mfdtool.stream.frames import Frame
+from mfdtool.stream.selection import DevicesMet, Selection
 from mfdtool.workflows.reading import Input, Reading
 
 PATIENCE: Final = 1.0
@@ -26,6 +27,7 @@ PATIENCE: Final = 1.0
 
 _INTERVAL: Final = 0.2
 _PORTS_LISTED: Final = 8
+_DEVICES_LISTED: Final = 32
 _BLOCK: Final = 1 << 18
 
 
@@ -72,12 +74,43 @@ def why_nothing(reading: Reading) -> str:
     if not connections:
         records = reading.counters.records if reading.counters is not None else 0
         return f"no migration found: no TCP payload in {records} records"
+    if all(stream.gap_bytes == stream.length for stream in reading.decoder.others):
+        return (
+            f"no migration found: {len(connections)} TCP connections, but none of their payload"
+            f" was captured (snaplen {reading.info.snaplen})"
+        )
     ports = sorted({server for server in connections if server is not None})
     listed = ", ".join(map(str, ports[:_PORTS_LISTED])) + (", ..." * (len(ports) > _PORTS_LISTED))
     return (
         f"no migration found: {len(connections)} TCP connections carry something else"
         f" (server ports {listed})"
     )
+
+
+def tell_unmatched(
+    reading: Reading, selection: Selection, met: DevicesMet | None, *, to_end: bool = True
+) -> None:
+    """Say on standard error which migration, channels or devices were asked for but are not there.
+
+    Without ``to_end`` the input may not have been read to its end: then what was not met may
+    still come, unless nothing at all was.
+    """
+    migrations = reading.decoder.migrations
+    if selection.migration is not None and selection.migration >= len(migrations):
+        last = len(migrations) - 1
+        click.echo(f"mfdtool: no migration {selection.migration}; the last is {last}", err=True)
+    channels = sorted({channel.name for each in migrations for channel in each.channels})
+    absent = sorted(selection.channels.difference(channels))
+    if to_end or len(absent) == len(selection.channels):
+        for name in absent:
+            click.echo(f"mfdtool: no channel {name}; there are {', '.join(channels)}", err=True)
+    if met is None:
+        return
+    absent = met.unmatched(selection.devices)
+    if to_end or len(absent) == len(selection.devices):
+        listed = ", ".join(met.devices[:_DEVICES_LISTED]) or "none"
+        for name in absent:
+            click.echo(f"mfdtool: no device {name}; there are {listed}", err=True)
 
 
 def uses_colour() -> bool:

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import click
 
-from mfdtool.cli.console import finish, reading_of, uses_colour, write_all
+from mfdtool.cli.console import finish, reading_of, tell_unmatched, uses_colour, write_all
 from mfdtool.cli.options import input_options, selection_options
 from mfdtool.cli.status import ExitStatus
 from mfdtool.report.filter import FilterError, compile_filter
 from mfdtool.stream.fields import UnknownFieldError, check_names
-from mfdtool.stream.selection import Selection
+from mfdtool.stream.selection import DevicesMet, Selection
 from mfdtool.workflows.decode import OutputFormat, Plan, Predicate, decode
-from mfdtool.workflows.reading import Input, Reading
+from mfdtool.workflows.reading import Input
 
 
 def _fields(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -89,10 +89,11 @@ def command(
         colour=uses_colour(),
     )
     _check(plan)
+    met = DevicesMet() if selection.devices else None
     with reading_of(source, keep_extents=plan.needs_extents) as reading:
-        write_all(decode(reading, plan))
+        write_all(decode(reading, plan, met=met))
         status = finish(reading)
-        _tell_unmatched(reading, selection)
+        tell_unmatched(reading, selection, met, to_end=count is None)
     return status
 
 
@@ -102,16 +103,5 @@ def _check(plan: Plan) -> None:
         raise click.UsageError("--full goes with -x.")
     if plan.hexdump and plan.format not in {OutputFormat.TEXT, OutputFormat.TREE}:
         raise click.UsageError(f"-x goes with -T text or tree, not with {plan.format}.")
-    if plan.fields and plan.format is OutputFormat.TREE:
-        raise click.UsageError("-e goes with -T text, jsonl or csv, not with tree.")
-
-
-def _tell_unmatched(reading: Reading, selection: Selection) -> None:
-    """Say on standard error that a migration or channel was asked for that is not there."""
-    migrations = reading.decoder.migrations
-    if selection.migration is not None and selection.migration >= len(migrations):
-        last = len(migrations) - 1
-        click.echo(f"mfdtool: no migration {selection.migration}; the last is {last}", err=True)
-    names = sorted({channel.name for each in migrations for channel in each.channels})
-    for name in sorted(selection.channels.difference(names)):
-        click.echo(f"mfdtool: no channel {name}; there are {', '.join(names)}", err=True)
+    if plan.fields and plan.format in {OutputFormat.TREE, OutputFormat.SCAPY}:
+        raise click.UsageError(f"-e goes with -T text, jsonl or csv, not with {plan.format}.")

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import click
 
-from mfdtool.cli.console import finish, reading_of, write_all
+from mfdtool.cli.console import finish, reading_of, tell_unmatched, write_all
 from mfdtool.cli.options import input_options, selection_options
 from mfdtool.cli.status import ExitStatus
 from mfdtool.report.stats import statistics_json, statistics_text
-from mfdtool.stream.selection import Selection
+from mfdtool.stream.selection import DevicesMet, Selection
 from mfdtool.stream.statistics import By
 from mfdtool.workflows.reading import Input
 from mfdtool.workflows.stats import measure
@@ -33,12 +33,15 @@ def command(*, source: Input, selection: Selection, by: str, as_json: bool) -> E
     An inversion is a pair of packets of which the one with the greater idx arrived first; a packet
     is displaced by the difference between its rank in arrival and its rank in idx.
     """
+    met = DevicesMet() if selection.devices else None
     with reading_of(source) as reading:
-        measured = measure(reading, by=By(by), selection=selection)
+        measured = measure(reading, by=By(by), selection=selection, met=met)
         if as_json:
             import json
 
             write_all([json.dumps(statistics_json(measured), indent=2), "\n"])
         else:
             write_all(f"{line}\n" for line in statistics_text(measured))
-        return finish(reading)
+        status = finish(reading)
+        tell_unmatched(reading, selection, met)
+    return status

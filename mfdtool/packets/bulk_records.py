@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-WINDOW: Final = 32 << 20
+WINDOW: Final = 24 << 20
 """How much of a file is looked at in one go: large enough for arrays to pay, small enough for
 what they need to stay in the processor's cache."""
 

@@ -11,6 +11,7 @@ from mfdtool.report.units import (
     UNKNOWN,
     count_text,
     date_text,
+    device_text,
     offset_text,
     seconds_text,
     size_text,
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
 _INDENT: Final = 12
 _LISTED: Final = 8
 """Comments, endpoints, ranges and names that the text lists; the JSON has more."""
+_CHANNELS_SHOWN: Final = 24
+_DEVICES_SHOWN: Final = 16
 _WIDTH: Final = 88
 
 
 def overview_text(overview: Overview) -> Iterator[str]:
-    """Give the lines of one screen, more only if there are many devices or channels."""
+    """Give the lines of one screen; of many channels or devices, the first ones."""
     yield from _labelled("File", _file_lines(overview))
     for migration in overview.migrations:
         yield ""
@@ -112,7 +115,7 @@ def _phase_lines(migration: MigrationSummary) -> Iterator[str]:
         rows.append(("device state", first, max(device.last_ns for device in packets), ""))
     notes = {
         "precopy": count_text(migration.ram.sections, "iteration"),
-        "switchover": "SWITCHOVER_START to EOF" if migration.switchover else "no SWITCHOVER_START",
+        "switchover": _switchover(migration),
         "device state": "first to last packet of stop-copy data",
     }
     yield from table(
@@ -122,6 +125,11 @@ def _phase_lines(migration: MigrationSummary) -> Iterator[str]:
         ],
         right=frozenset({1, 2}),
     )
+
+
+def _switchover(migration: MigrationSummary) -> str:
+    start = "SWITCHOVER_START" if migration.switchover else "no SWITCHOVER_START"
+    return f"{start} to EOF" if migration.ended else f"{start}, no EOF"
 
 
 def _channel_lines(migration: MigrationSummary) -> Iterator[str]:
@@ -140,9 +148,20 @@ def _channel_lines(migration: MigrationSummary) -> Iterator[str]:
             channel.end.value if channel.end is not None else UNKNOWN,
             _channel_notes(channel),
         )
-        for channel in migration.channels
+        for channel in migration.channels[:_CHANNELS_SHOWN]
     ]
     yield from table(rows, right=frozenset({2, 3, 4, 5}))
+    others = migration.channels[_CHANNELS_SHOWN:]
+    if others:
+        gaps = sum(channel.gap_bytes for channel in others)
+        undecoded = sum(channel.undecoded_bytes for channel in others)
+        parts = [
+            count_text(len(others), "more channel"),
+            f"{sum(channel.bytes for channel in others):,} bytes",
+            count_text(sum(channel.frames for channel in others), "frame"),
+            *_loss_notes(gaps, undecoded),
+        ]
+        yield ", ".join(parts)
 
 
 def _channel_notes(channel: ChannelSummary) -> str:
@@ -151,19 +170,25 @@ def _channel_notes(channel: ChannelSummary) -> str:
         notes.append("start not captured")
     if channel.kind is ChannelKind.TLS:
         notes.append("encrypted")
-    if channel.gap_bytes:
-        notes.append(f"{channel.gap_bytes:,} bytes missing")
-    if channel.undecoded_bytes:
-        notes.append(f"{channel.undecoded_bytes:,} undecoded")
+    notes += _loss_notes(channel.gap_bytes, channel.undecoded_bytes)
     return ", ".join(notes)
 
 
+def _loss_notes(gap_bytes: int, undecoded_bytes: int) -> Iterator[str]:
+    if gap_bytes:
+        yield f"{gap_bytes:,} bytes missing"
+    if undecoded_bytes:
+        yield f"{undecoded_bytes:,} undecoded"
+
+
 def _device_lines(migration: MigrationSummary) -> Iterator[str]:
-    for device in migration.devices:
-        yield f"{device.key.idstr}, instance {device.key.instance_id}"
+    for device in migration.devices[:_DEVICES_SHOWN]:
+        yield f"{device_text(device.key.idstr)}, instance {device.key.instance_id}"
         yield f"  precopy    {_amount(device.precopy, 'chunk')} on main"
         yield f"  stop-copy  {_stop_copy(device)}"
         yield f"  config     {_config(device)}"
+    if len(migration.devices) > _DEVICES_SHOWN:
+        yield count_text(len(migration.devices) - _DEVICES_SHOWN, "more device")
     if migration.devices_omitted:
         yield f"{count_text(migration.devices_omitted, 'frame')} of further devices"
     if not migration.devices:
@@ -221,12 +246,18 @@ def _ranges(ranges: Iterable[IdxRange], total: int) -> str:
 
 def _ram_lines(migration: MigrationSummary) -> Iterator[str]:
     ram = migration.ram
-    yield (
-        f"{count_text(ram.normal_pages, 'normal page')}, {count_text(ram.zero_pages, 'zero page')},"
-        f" {ram.bytes:,} bytes in {count_text(ram.packets, 'multifd packet')};"
-        f" {count_text(ram.rounds, 'flush').replace('flushs', 'flushes')},"
-        f" {count_text(ram.syncs, 'SYNC packet')}"
-    )
+    parts = [
+        count_text(ram.normal_pages, "normal page"),
+        count_text(ram.zero_pages, "zero page"),
+        f"{ram.bytes:,} bytes",
+    ]
+    if ram.packets or ram.syncs:
+        parts += [
+            count_text(ram.packets, "multifd packet"),
+            count_text(ram.syncs, "SYNC packet"),
+            count_text(ram.rounds, "round"),
+        ]
+    yield ", ".join(parts)
     blocks = [f"{name} {size_text(length)}" for name, length in ram.blocks]
     if blocks:
         yield _listed(blocks, "block")
@@ -242,6 +273,8 @@ def _byte_lines(migration: MigrationSummary) -> Iterator[str]:
         else:
             line = f"{line}, {part}" if line else part
     yield line or "none"
+    if not migration.devices:
+        return
     precopy = sum(device.precopy.bytes for device in migration.devices)
     stop_copy = sum(device.main.bytes + device.multifd.bytes for device in migration.devices)
     yield f"device data: precopy {precopy:,}, stop-copy {stop_copy:,}"
@@ -267,7 +300,7 @@ def _losses(migration: MigrationSummary) -> Iterator[str]:
     incomplete = sum(channel.incomplete for channel in migration.channels)
     if incomplete:
         yield count_text(incomplete, "incomplete frame")
-    partial = [device.key.idstr for device in migration.devices if not device.is_whole]
+    partial = [device_text(one.key.idstr) for one in migration.devices if not one.is_whole]
     if partial:
         yield f"parts of the state of {_listed(partial, 'device')}"
 

@@ -147,7 +147,7 @@ def _device_json(device: DeviceSummary) -> dict[str, Any]:
     config = device.config
     amounts = (device.precopy, device.main, device.multifd)
     return {
-        "idstr": device.key.idstr,
+        "idstr": device.key.idstr or None,
         "instance_id": device.key.instance_id,
         "complete": device.is_whole,
         **{name: _amount_json(amount) for name, amount in zip(_PARTS, amounts, strict=True)},

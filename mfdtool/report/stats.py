@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from mfdtool.report.units import count_text, rate_text, seconds_text, size_text, stamp_text
+from mfdtool.report.units import (
+    count_text,
+    device_text,
+    rate_text,
+    seconds_text,
+    size_text,
+    stamp_text,
+)
 from mfdtool.stream.statistics import (
     ORDER_LIMIT,
     Bucket,
@@ -67,7 +74,7 @@ def _name_json(group: Group) -> dict[str, Any]:
     if isinstance(group, DeviceGroup):
         return {
             "migration": group.device.migration,
-            "idstr": group.device.idstr,
+            "idstr": group.device.idstr or None,
             "instance_id": group.device.instance_id,
             "part": group.part.value,
             "via": group.via.value,
@@ -110,7 +117,8 @@ def statistics_text(measured: Measured) -> Iterator[str]:
 def _name(group: Group, *, with_migration: bool) -> str:
     if isinstance(group, DeviceGroup):
         instance = f", instance {group.device.instance_id}" if group.device.instance_id else ""
-        name = f"{group.device.idstr}{instance}, {group.part.value} via {group.via.value}"
+        device = f"{device_text(group.device.idstr)}{instance}"
+        name = f"{device}, {group.part.value} via {group.via.value}"
     else:
         name = group.channel if isinstance(group, ChannelGroup) else group.phase.value
     return f"migration {_name_json(group)['migration']}, {name}" if with_migration else name

@@ -206,8 +206,13 @@ def _marker(named: _Named) -> str:
 
 
 def _message(named: _Named) -> str:
-    details = ("value", "block_name", "request_start", "request_length")
-    return _join(str(named.get("type", "")), *(_unless(named, name, None) for name in details))
+    return _join(
+        str(named.get("type", "")),
+        _unless(named, "value", None),
+        _unless(named, "block_name", None),
+        f"request_start {_int(named['request_start']):#x}" if "request_start" in named else "",
+        _unless(named, "request_length", None),
+    )
 
 
 def _lost(named: _Named) -> str:

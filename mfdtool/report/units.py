@@ -67,6 +67,11 @@ def count_text(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def device_text(idstr: str) -> str:
+    """Name a device, also one whose START section, which has its name, was not captured."""
+    return idstr or "device without a name (its START section was not captured)"
+
+
 def table(rows: Sequence[tuple[str, ...]], *, right: frozenset[int] = frozenset()) -> list[str]:
     """Align columns, those in ``right`` at the right; the first row is the heading."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from mfdtool.errors import WireError
-from mfdtool.stream.connections import Opening
 from mfdtool.stream.devices import DeviceKey, PacketKeys, SectionTracker, section_key
 from mfdtool.stream.extraction import Extractor, Hole, Pieces, Spool, pieces_of
 from mfdtool.stream.frames import Frame, Kind
@@ -159,7 +158,7 @@ class DeviceExtractor(_OfDevice):
         elif not self._packets and not self._has_main_data:
             self.remarks.note("no data after the switchover, neither on main nor over multifd")
         for channel in migration.channels if migration is not None else ():
-            if channel.name == "main" and channel.stream.opening is Opening.MIDDLE:
+            if channel.name == "main" and not channel.has_start:
                 self.remarks.problem("main began before the capture: precopy data may be missing")
 
     def _watch_main(self, frame: Frame) -> None:

@@ -72,7 +72,7 @@ class DeviceSummary:
         multifd: data in multifd packets, without the config.
         config: the last config that was sent; None if there was none.
         configs: how many there were, one in a good migration.
-        channels: the multifd channels that carried its packets, in order of appearance.
+        channels: the multifd channels that carried its data packets, in order of appearance.
         first_ns: when its first multifd packet, or data in an END section, arrived; -1 if unknown.
         last_ns: when the last one did.
         expected: how many idx there should be, by the config's idx; None without config packet.
@@ -158,9 +158,10 @@ class DeviceTracker:
     def add_packet(self, frame: Frame) -> None:
         """Count a multifd packet."""
         self._stamp(frame)
-        if len(self._channels) < _CHANNELS_LISTED:
-            self._channels.setdefault(frame.channel.name)
         header = frame.value
+        is_config = isinstance(header, DeviceStateHeader) and header.is_config
+        if not is_config and len(self._channels) < _CHANNELS_LISTED:
+            self._channels.setdefault(frame.channel.name)
         if not isinstance(header, DeviceStateHeader):
             self._headless += 1
             return

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from mfdtool.stream.frames import Frame, Kind
-from mfdtool.stream.span import Span
+from mfdtool.stream.span import EndReason, Span
 
 if TYPE_CHECKING:
     from mfdtool.stream.migration import Migration
@@ -125,11 +125,18 @@ class ChannelExtractor(Extractor):
                 self._position = extent.start + len(extent.view)
 
     def finish(self, migration: Migration | None) -> Pieces:
-        """Tell whether the end is missing."""
+        """Tell whether the start or the end is missing."""
         channels = migration.channels if migration is not None else []
         for channel in channels:
-            if channel.name == self._name and channel.stream.length > self._position:
+            if channel.name != self._name:
+                continue
+            if not channel.has_start:
+                self.remarks.problem(f"{self._name}: its start was not captured")
+            if channel.stream.length > self._position:
                 yield self._hole(channel.stream.length)
+            end = channel.stream.end
+            if channel.stream.key is not None and end and end.reason is EndReason.CAPTURE:
+                self.remarks.note(f"{self._name}: no FIN or RST captured, more may have followed")
 
     def wanted(self) -> str:
         """List the channels."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mfdtool.stream.frames import Frame
 from mfdtool.wire.multifd import MultiFDPacketDeviceState
@@ -13,7 +13,8 @@ from mfdtool.wire.vfio import DeviceStateHeader
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_ROOT_DOMAIN = "0000:"
+_ROOT_DOMAIN: Final = "0000:"
+_DEVICES_KEPT: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,30 @@ class Selection:
             return True
         idstr = device_of(frame)
         return idstr is not None and is_device(idstr, self.devices)
+
+
+class DevicesMet:
+    """Remembers which devices frames were about, for a user who asks for one that is not there."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, None] = {}
+
+    def add(self, frame: Frame) -> None:
+        """Take a frame, whether it is wanted or not."""
+        idstr = device_of(frame)
+        if idstr and len(self._names) < _DEVICES_KEPT:
+            self._names.setdefault(idstr)
+
+    @property
+    def devices(self) -> list[str]:
+        """Those that have VFIO state."""
+        return [name for name in self._names if name == "vfio" or name.endswith("/vfio")]
+
+    def unmatched(self, wanted: Iterable[str]) -> list[str]:
+        """Give the ``wanted`` names that meant none of the devices."""
+        return sorted(
+            text for text in wanted if not any(is_device(name, (text,)) for name in self._names)
+        )
 
 
 def device_of(frame: Frame) -> str | None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 
 from mfdtool.packets.values import Endpoint
 from mfdtool.stream.channel import Channel, ChannelKind
-from mfdtool.stream.connections import Opening
 from mfdtool.stream.devices import (
     DeviceKey,
     DeviceSummary,
@@ -61,7 +60,7 @@ class ChannelSummary:
         name: as ``decode`` shows it.
         kind: what it carries.
         client: the end that connected; None for a stream that came as a file.
-        from_start: whether the capture has the connection's beginning.
+        from_start: whether the capture has the channel's first byte.
         bytes: length of the stream, gaps included.
         gap_bytes: bytes of it that the capture lacks.
         undecoded_bytes: captured bytes that could not be decoded.
@@ -312,6 +311,9 @@ class _MigrationTally:
     def _marker(self, frame: Frame) -> None:
         record, section = frame.value, frame.section
         if isinstance(record, MarkerRecord) and section is not None:
+            if not section.idstr and not record.data_length:
+                # Nobody can say whose section this is, and nothing is in it.
+                return
             migration = frame.channel.migration
             tracker = self._device(section_key(migration, section))
             if tracker is not None:
@@ -358,7 +360,7 @@ class _MigrationTally:
             name=channel.name,
             kind=channel.kind,
             client=client,
-            from_start=stream.opening is not Opening.MIDDLE,
+            from_start=channel.has_start,
             bytes=stream.length,
             gap_bytes=stream.gap_bytes,
             undecoded_bytes=tally.undecoded,

@@ -62,7 +62,7 @@ class FileHeader(Message):
 
     SCHEMA = Struct(
         field("magic", Int32ub, "0x5145564d, QEVM"),
-        field("version", Int32ub, "3"),
+        field("version", Int32ub, "version of the stream format, 3"),
     )
     SOURCE = "savevm.c:qemu_savevm_state_header"
 
@@ -393,7 +393,7 @@ class PostcopyRamDiscard(Message):
     """Payload of POSTCOPY_RAM_DISCARD."""
 
     SCHEMA = Struct(
-        field("version", Int8ub, "0"),
+        field("version", Int8ub, "format of this payload, 0"),
         field("name", counted_string(), "RAM block"),
         field("terminator", Int8ub, "0"),
         field("ranges", repeated(this._params.range_count, DiscardRange), "what to discard"),

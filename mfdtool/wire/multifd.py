@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 _OFFSET_SIZE: Final = 8
 _HEADER_FIELDS: Final = (
-    field("magic", Int32ub, "0x11223344"),
-    field("version", Int32ub, "1"),
+    field("magic", Int32ub, "MULTIFD_MAGIC, 0x11223344"),
+    field("version", Int32ub, "version of the multifd protocol, 1"),
     field("flags", Int32ub, "kind of packet, compression method, SYNC"),
 )
 
@@ -67,8 +67,8 @@ class MultiFDInit(Message):
     """Handshake: the first 64 bytes of a multifd channel (multifd.c:MultiFDInit_t)."""
 
     SCHEMA = Struct(
-        field("magic", Int32ub, "0x11223344"),
-        field("version", Int32ub, "1"),
+        field("magic", Int32ub, "MULTIFD_MAGIC, 0x11223344"),
+        field("version", Int32ub, "version of the multifd protocol, 1"),
         field("uuid", Bytes(16), "the VM's UUID, all zero without -uuid"),
         field("id", Int8ub, "channel number, from 0"),
         field("unused1", Bytes(7), "reserved, 0"),

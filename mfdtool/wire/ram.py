@@ -115,7 +115,7 @@ class BlockId(Message):
 class ZeroFill(Message):
     """What fills a ZERO page (ram.c:save_zero_page); the destination demands 0."""
 
-    SCHEMA = Struct(field("ch", Int8ub, "0"))
+    SCHEMA = Struct(field("ch", Int8ub, "what the page is filled with, 0"))
     SOURCE = "ram.c:save_zero_page"
 
     ch: int = 0

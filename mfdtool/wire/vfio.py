@@ -35,7 +35,7 @@ class VFIODeviceStatePacket(Message):
     """Header of a device state packet's payload; device bytes or a config follow. Since 10.0."""
 
     SCHEMA = Struct(
-        field("version", Int32ub, "0"),
+        field("version", Int32ub, "format of this header, 0"),
         field("idx", Int32ub, "place in the device's stream, from 0; 0xffffffff is refused"),
         field("flags", Int32ub, "1 for the config, the device's last packet"),
     )
@@ -60,13 +60,13 @@ class DeviceStateHeader(Message):
     """
 
     SCHEMA = Struct(
-        field("magic", Int32ub, "0x11223344"),
-        field("packet_version", Int32ub, "1"),
-        field("packet_flags", Int32ub, "0x40"),
+        field("magic", Int32ub, "MULTIFD_MAGIC, 0x11223344"),
+        field("packet_version", Int32ub, "version of the multifd protocol, 1"),
+        field("packet_flags", Int32ub, "kind of packet, 0x40: device state"),
         field("idstr", Bytes(IDSTR_SIZE), "the device's path and /vfio, NUL-terminated"),
         field("instance_id", Int32ub, "number among entries with this idstr, normally 0"),
         field("next_packet_size", Int32ub, "bytes that follow, those from version on included"),
-        field("version", Int32ub, "0"),
+        field("version", Int32ub, "format of this header, 0"),
         field("idx", Int32ub, "place in the device's stream, from 0; 0xffffffff is refused"),
         field("flags", Int32ub, "1 for the config, the device's last packet"),
     )

@@ -14,7 +14,7 @@ from mfdtool.report.jsonl import JsonLines
 from mfdtool.report.text import TextLines
 from mfdtool.report.tree import Tree
 from mfdtool.stream.frames import Frame, Kind
-from mfdtool.stream.selection import Selection
+from mfdtool.stream.selection import DevicesMet, Selection
 from mfdtool.workflows.reading import Reading
 
 Predicate: TypeAlias = Callable[[Frame], bool]
@@ -27,6 +27,7 @@ class OutputFormat(StrEnum):
     TREE = "tree"
     JSONL = "jsonl"
     CSV = "csv"
+    SCAPY = "scapy"
 
 
 class Renderer(Protocol):
@@ -73,17 +74,17 @@ class Plan:
     @property
     def needs_extents(self) -> bool:
         """Whether frames must refer to their bytes, which takes longer."""
-        return self.hexdump or self.format is OutputFormat.TREE
+        return self.hexdump or self.format in {OutputFormat.TREE, OutputFormat.SCAPY}
 
 
-def decode(reading: Reading, plan: Plan) -> Iterator[str]:
-    """Give the text of an input's frames, piece by piece.
+def decode(reading: Reading, plan: Plan, *, met: DevicesMet | None = None) -> Iterator[str]:
+    """Give the text of an input's frames, piece by piece; ``met`` learns what devices there are.
 
     Raises:
         UnknownFieldError: a name in ``plan.fields`` is no field.
     """
     renderer = renderer_for(plan)
-    return _pieces(reading, plan, renderer)
+    return _pieces(reading, plan, renderer, met)
 
 
 def renderer_for(plan: Plan) -> Renderer:
@@ -98,14 +99,21 @@ def renderer_for(plan: Plan) -> Renderer:
         return CsvLines(plan.fields or DEFAULT_COLUMNS)
     if plan.format is OutputFormat.TREE:
         return Tree(colour=plan.colour)
+    if plan.format is OutputFormat.SCAPY:
+        # Scapy takes long to import, and nothing else here needs it.
+        from dissectors.show import Layers
+
+        return Layers()
     return TabLines(plan.fields) if plan.fields else TextLines(colour=plan.colour)
 
 
-def _pieces(reading: Reading, plan: Plan, renderer: Renderer) -> Iterator[str]:
+def _pieces(
+    reading: Reading, plan: Plan, renderer: Renderer, met: DevicesMet | None
+) -> Iterator[str]:
     if renderer.header:
         yield renderer.header
     write = renderer.write
-    for frames in _wanted(reading, plan, renderer):
+    for frames in _wanted(reading, plan, renderer, met):
         if not plan.hexdump:
             yield from map(write, frames)
             continue
@@ -114,7 +122,9 @@ def _pieces(reading: Reading, plan: Plan, renderer: Renderer) -> Iterator[str]:
             yield from hexdump(frame, full=plan.full)
 
 
-def _wanted(reading: Reading, plan: Plan, renderer: Renderer) -> Iterator[list[Frame]]:
+def _wanted(
+    reading: Reading, plan: Plan, renderer: Renderer, met: DevicesMet | None
+) -> Iterator[list[Frame]]:
     """Give the frames to be written in batches: that is less work for each than one by one."""
     left = plan.count
     begun = False
@@ -122,6 +132,9 @@ def _wanted(reading: Reading, plan: Plan, renderer: Renderer) -> Iterator[list[F
         if batch and not begun:
             renderer.begin(batch[0])
             begun = True
+        if met is not None:
+            for frame in batch:
+                met.add(frame)
         frames = _chosen(batch, plan)
         yield frames
         if left is not None:

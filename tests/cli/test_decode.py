@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mfdtool.cli import run
+from mfdtool.packets import pcap
 from tests.support.captures import CAPTURES, load
 from tests.support.connections import capture_of
 
@@ -98,6 +99,8 @@ def test_no_migration(
         ([CLEAN, "-T", "xml"], "'xml' is not one of"),
         ([CLEAN, "-T", "jsonl", "-x"], "-x goes with -T text or tree, not with jsonl"),
         ([CLEAN, "-T", "tree", "-e", "idx"], "-e goes with -T text, jsonl or csv"),
+        ([CLEAN, "-T", "scapy", "-e", "idx"], "-e goes with -T text, jsonl or csv"),
+        ([CLEAN, "-T", "scapy", "-x"], "-x goes with -T text or tree, not with scapy"),
         ([CLEAN, "--full"], "--full goes with -x"),
         ([CLEAN, "-c", "0"], "0 is not in the range x>=1"),
         ([CLEAN, "-e", "idx,nope"], "there is no field 'nope'"),
@@ -119,6 +122,40 @@ def test_what_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         "mfdtool: no migration 3; the last is 0",
         "mfdtool: no channel multifd-9; there are main, multifd-0, multifd-1, multifd-2, multifd-3",
     ]
+
+
+@pytest.mark.parametrize("command", ["decode", "stats"])
+def test_device_that_is_not_there(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert run([command, CLEAN, "--device", "05.0", "--device", "00:05.0"]) == 0
+    out, err = capsys.readouterr()
+    assert "0000:00:05.0/vfio" in out
+    assert err == "mfdtool: no device 05.0; there are 0000:00:05.0/vfio\n"
+
+
+def test_what_may_still_come_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = ["--channel", "main", "--channel", "nope", "--device", "00:05.0", "--device", "nope"]
+    assert run(["decode", CLEAN, "-c", "1", "-e", "number", *wanted]) == 0
+    assert capsys.readouterr() == ("7\n", "")
+    assert run(["decode", CLEAN, "-c", "1", "--device", "nope"]) == 0
+    assert capsys.readouterr().err == "mfdtool: no device nope; there are 0000:00:05.0/vfio\n"
+
+
+def test_snap_length_without_payload(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cut.pcap"
+    view, headers = load("mtty-4ch-clean"), 14 + 20 + 32
+    whole = pcap.read(view)
+    cut = (
+        pcap.record(
+            view[one.offset : one.offset + headers], time_ns=one.time_ns, original=one.original
+        )
+        for one in whole
+    )
+    path.write_bytes(pcap.file_header(linktype=1, snaplen=headers) + b"".join(cut))
+    assert run(["decode", str(path)]) == 3
+    assert capsys.readouterr().err == (
+        f"mfdtool: {path}: no migration found: 5 TCP connections, but none of their payload was"
+        " captured (snaplen 66)\n"
+    )
 
 
 def test_page_size_reaches_the_decoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

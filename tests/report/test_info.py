@@ -171,6 +171,35 @@ def test_migration_without_main_stream(clean: Overview) -> None:
     assert "no main stream" not in text
 
 
+def test_many_channels_and_devices(clean: Overview) -> None:
+    (migration,) = clean.migrations
+    lossy = replace(migration.channels[-1], bytes=1000, frames=2, gap_bytes=3, undecoded_bytes=4)
+    (device,) = migration.devices
+    many = replace(
+        migration,
+        channels=migration.channels[:1] * 24 + (lossy,) * 231,
+        devices=(replace(device, key=device.key._replace(idstr="")),) * 20,
+    )
+    lines = list(overview_text(replace(clean, migrations=(many,))))
+    assert "231 more channels, 231,000 bytes, 462 frames, 693 bytes missing, 924 undecoded" in [
+        line.strip() for line in lines
+    ]
+    assert f"{'':12}4 more devices" in lines
+    nameless = "device without a name (its START section was not captured), instance 0"
+    assert sum(line.endswith(nameless) for line in lines) == 16
+    assert len(lines) < 120
+
+
+def test_migration_without_multifd(clean: Overview) -> None:
+    (migration,) = clean.migrations
+    ram = replace(migration.ram, packets=0, rounds=0, syncs=0)
+    plain = replace(migration, ram=ram, devices=(), ended=False)
+    lines = list(overview_text(replace(clean, migrations=(plain,))))
+    assert "RAM         117 normal pages, 8,208 zero pages, 479,232 bytes" in lines
+    assert not any("device data" in line for line in lines)
+    assert any(line.endswith("SWITCHOVER_START, no EOF") for line in lines)
+
+
 def test_raw_streams(tmp_path: Path) -> None:
     import gzip
 

@@ -23,7 +23,7 @@ from mfdtool.wire.main_stream import (
 )
 from mfdtool.wire.multifd import MultiFDPacketCounts, MultiFDPacketFixed
 from mfdtool.wire.ram import MemSizeEntry
-from mfdtool.wire.return_path import Pong, ReturnPathMessage
+from mfdtool.wire.return_path import Pong, ReqPagesId, ReturnPathMessage
 from mfdtool.wire.vfio import DeviceStateHeader
 from tests.support.captures import NAMES, decoded
 from tests.support.made_frames import SECTION, Maker
@@ -111,6 +111,16 @@ COMPRESSED = MultiFDPacketFixed(
                 ReturnPathRecord(ReturnPathMessage(type=ReturnPathType.PONG, len=4), Pong(3)),
             ),
             "PONG value 3",
+        ),
+        (
+            frame(
+                Kind.RETURN_PATH_MESSAGE,
+                ReturnPathRecord(
+                    ReturnPathMessage(type=ReturnPathType.REQ_PAGES_ID, len=19),
+                    ReqPagesId(start=0x16000, length=4096, block_name="pc.ram"),
+                ),
+            ),
+            "REQ_PAGES_ID block_name pc.ram request_start 0x16000 request_length 4096",
         ),
         (frame(Kind.GAP, missing=20, reason="not captured"), "20 bytes: not captured"),
         (frame(Kind.UNDECODED, reason="not a packet header"), "20 bytes: not a packet header"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from mfdtool.stream.channel import ChannelKind
+from mfdtool.stream.connections import Opening
 from mfdtool.stream.extraction import (
     REMARKS_LIMIT,
     ChannelExtractor,
@@ -17,6 +18,8 @@ from mfdtool.stream.span import Span, run_of
 from mfdtool.wire.main_stream import FileHeader, VmDescriptionHeader
 from tests.stream.test_device_data import take
 from tests.support.made_frames import Maker
+from tests.support.script import Script
+from tests.support.streams import device_packet, sync_packet
 
 TEXT = b'{"page_size": 4096, "devices": []}'
 
@@ -58,6 +61,19 @@ def test_end_of_channel_is_missing() -> None:
     extractor = ChannelExtractor(0, "main")
     assert take(extractor, [], decoder.migrations[0]) == [Hole("main: bytes 0-7", 8)]
     assert extractor.wanted() == "no channel main; there are none"
+
+
+def test_channel_that_a_capture_has_a_part_of() -> None:
+    script = Script()
+    script.connect(opening=Opening.MIDDLE, data=sync_packet() + device_packet())
+    decoder = Decoder(keep_extents=True)
+    frames = script.play(decoder)
+    extractor = ChannelExtractor(0, "multifd-?0")
+    pieces = take(extractor, frames, decoder.migrations[0])
+    written = b"".join(piece for piece in pieces if isinstance(piece, bytes))
+    assert written == sync_packet() + device_packet()
+    assert extractor.remarks.problems == ["multifd-?0: its start was not captured"]
+    assert extractor.remarks.notes == ["multifd-?0: no FIN or RST captured, more may have followed"]
 
 
 def test_description_is_missing() -> None:

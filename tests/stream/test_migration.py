@@ -123,11 +123,21 @@ def test_duplicate_and_missing_channel_ids() -> None:
     script.lose(lost, 64)
     script.send(lost, CHANNEL)
     decoder, frames = play(script)
-    assert names(decoder)[0][:2] == ["multifd-1", "multifd-?0"]
-    assert len(names(decoder)[0]) == len(set(names(decoder)[0]))
+    assert names(decoder) == [["multifd-1", "multifd-?0", "multifd-?1"]]
+    assert [channel.has_start for channel in decoder.migrations[0].channels] == [True, True, False]
     assert len({(frame.channel, frame.number) for frame in frames if frame.number is not None}) == (
         len([frame for frame in frames if frame.number is not None])
     )
+
+
+def test_first_bytes_tell_that_a_channel_is_there_from_its_start() -> None:
+    script = Script()
+    script.connect(opening=Opening.MIDDLE, data=MAIN)
+    script.connect(opening=Opening.MIDDLE, data=handshake(0) + CHANNEL)
+    script.connect(opening=Opening.MIDDLE, data=CHANNEL)
+    decoder, _ = play(script)
+    starts = {channel.name: channel.has_start for channel in decoder.migrations[0].channels}
+    assert starts == {"main": True, "multifd-0": True, "multifd-?0": False}
 
 
 def test_connections_of_nobody() -> None:

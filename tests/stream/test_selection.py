@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from mfdtool.stream.frames import ChannelId, Frame, Kind, Section
-from mfdtool.stream.selection import Selection, device_of, is_device
+from mfdtool.stream.selection import DevicesMet, Selection, device_of, is_device
 from mfdtool.wire.multifd import MultiFDPacketDeviceState
 from tests.support.captures import decoded
 
@@ -61,3 +61,12 @@ def test_what_a_frame_is_about() -> None:
     assert device_of(frame(Kind.MULTIFD_DEVICE_STATE, value=packet)) == "a/vfio"
     assert device_of(frame(Kind.MAIN_OPAQUE, section=Section(1, "cpu", 0, 1))) == "cpu"
     assert device_of(frame(Kind.GAP)) is None
+
+
+def test_devices_that_were_met() -> None:
+    _, frames = decoded("mtty-2dev-2ch-holes")
+    met = DevicesMet()
+    for frame in frames:
+        met.add(frame)
+    assert met.devices == ["0000:00:05.0/vfio", "0000:00:06.0/vfio"]
+    assert met.unmatched(["ram", "00:06.0", "06.0", "00:07.0"]) == ["00:07.0", "06.0"]

@@ -11,7 +11,7 @@ import pytest
 
 from mfdtool.stream import summary
 from mfdtool.stream.channel import ChannelKind
-from mfdtool.stream.frames import Kind
+from mfdtool.stream.frames import Kind, Section
 from mfdtool.stream.migration import Decoder, Migration
 from mfdtool.stream.phases import Phase
 from mfdtool.stream.span import EndReason, run_of
@@ -106,6 +106,16 @@ def test_ram() -> None:
     assert found.undecoded_bytes == 2
     assert found.devices == ()
     assert Kind.GAP not in {count.kind for count in found.kinds}
+
+
+def test_sections_whose_start_is_not_captured() -> None:
+    make, collector = Maker(), SummaryCollector()
+    nameless = Section(38, "", 0, 0)
+    collector.add(replace(make.config(b""), section=nameless))
+    assert collector.summaries([Migration(0, None)])[0].devices == ()
+    collector.add(make.data(b"abc", section=nameless))
+    (device,) = collector.summaries([Migration(0, None)])[0].devices
+    assert (device.key.idstr, device.main.bytes) == ("", 3)
 
 
 def test_no_frames() -> None:
