@@ -261,7 +261,7 @@ _TABLE: Final = (
         "MFD126",
         "ram-payload-size",
         _WARNING,
-        "next_packet_size of an uncompressed RAM packet is that of its normal pages; the"
+        "Of an uncompressed RAM packet next_packet_size is that of its normal pages; the"
         " destination goes by the pages and would take a difference for packets.",
         "multifd-nocomp.c:multifd_nocomp_recv",
     ),

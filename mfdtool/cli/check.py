@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``mfdtool check``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from mfdtool.cli.console import finish, reading_of, write_all
+from mfdtool.cli.options import input_options
+from mfdtool.cli.status import ExitStatus
+from mfdtool.loader.assume import AUTO
+from mfdtool.loader.options import DestinationOptions, parse_options
+from mfdtool.report.verdict import verdict_json, verdict_text
+from mfdtool.rules import Severity
+from mfdtool.wire.profile import PROFILES
+from mfdtool.workflows.check import Checked, CheckOptions, against, check
+from mfdtool.workflows.reading import Input
+
+
+def _destination(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[DestinationOptions, tuple[str, ...]]:
+    try:
+        return parse_options(values), values
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.command("check")
+@input_options
+@click.option("--migration", metavar="N", type=click.IntRange(min=0), help="Only this migration.")
+@click.option(
+    "--profile",
+    type=click.Choice([AUTO, *PROFILES]),
+    default=AUTO,
+    show_default=True,
+    help="QEMU release of the destination.",
+)
+@click.option(
+    "--destination",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=_destination,
+    help="Something about the destination (repeatable): device=none, device=0000:00:05.0/vfio,"
+    " device=0000:00:05.0/vfio,mtty-ports=2, transfer=off, channels=4, config-after-iter=on,"
+    " max-queued=1M, memory=8G, machine=pc-q35-10.0.",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice([severity.value for severity in reversed(Severity)]),
+    default=Severity.ERROR.value,
+    show_default=True,
+    help="Exit with 1 if there is a finding as severe as this.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object per migration.")
+@click.option("--trace", is_flag=True, help="Write the destination's trace, as a QEMU log has it.")
+@click.option(
+    "--against",
+    "log",
+    metavar="DST.log",
+    type=click.Path(path_type=Path),
+    help="Compare with a real destination's log; exit with 1 if it diverges.",
+)
+def command(
+    *,
+    source: Input,
+    migration: int | None,
+    profile: str,
+    destination: tuple[DestinationOptions, tuple[str, ...]],
+    fail_on: str,
+    as_json: bool,
+    trace: bool,
+    log: Path | None,
+) -> ExitStatus:
+    """Tell what a destination would make of a migration.
+
+    The migration is run through a model of QEMU's destination in the order in which it was
+    observed, and checked against the rules that "mfdtool explain" explains. By default the
+    destination is one that fits the source.
+    """
+    if sum((as_json, trace, log is not None)) > 1:
+        raise click.UsageError("--json, --trace and --against exclude each other.")
+    said, texts = destination
+    options = CheckOptions(profile=profile, destination=said, said=texts, migration=migration)
+    with reading_of(source, keep_extents=True) as reading:
+        checked = check(reading, options)
+        is_bad = any(found.verdict.is_bad(Severity(fail_on)) for found in checked)
+        if log is not None:
+            if len(checked) > 1:
+                raise click.UsageError("name the --migration that --against is about.")
+            is_bad = _compare(checked, log)
+        elif trace:
+            write_all(f"{line}\n" for found in checked for line in found.trace())
+        elif as_json:
+            write_all(_json(checked))
+        else:
+            write_all(f"{line}\n" for found in checked for line in verdict_text(found.verdict))
+        status = finish(reading)
+    return ExitStatus.VERDICT if is_bad else status
+
+
+def _json(checked: list[Checked]) -> Iterator[str]:
+    """Write one object, or one a line if there are several."""
+    indent = 2 if len(checked) == 1 else None
+    for found in checked:
+        yield json.dumps(verdict_json(found.verdict), indent=indent)
+        yield "\n"
+
+
+def _compare(checked: list[Checked], log: Path) -> bool:
+    """Write what differs from a log; give whether anything does."""
+    divergences = [found for one in checked for found in against(one, log)]
+    if divergences:
+        write_all(f"{found}\n" for found in divergences)
+    else:
+        write_all(["no divergence\n"])
+    return bool(divergences)
