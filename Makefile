@@ -30,6 +30,7 @@ demo: $(STAMP)
 	@cd captures && for command in \
 		'mfdtool info mtty-4ch-clean.pcap.gz' \
 		'mfdtool decode --device 00:05.0 mtty-4ch-clean.pcap.gz' \
+		'mfdtool check mtty-4ch-clean.pcap.gz' \
 		'mfdtool stats mtty-4ch-clean.pcap.gz'; \
 	do echo "\$$ $$command"; ../$(BIN)/$$command; echo; done
 
@@ -47,7 +48,7 @@ golden: $(STAMP)
 	$(BIN)/python -m pytest -q tests/golden --update-golden
 
 docs: $(STAMP)
-	$(BIN)/python tools/docs.py
+	$(BIN)/python -m tools.docs
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check dpkt

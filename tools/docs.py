@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writes the generated parts of docs/: the reference of the command line.
+"""Writes the generated parts of docs/: the reference of the command line, the loader's tables.
 
-``python tools/docs.py`` writes them, ``python tools/docs.py --check`` tells what is out of date.
+``python -m tools.docs`` writes them, ``python -m tools.docs --check`` tells what is out of date.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final
 import click
 
 from mfdtool.cli import cli
+from tools.loader_model import loader_model
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
 WIDTH: Final = 100
@@ -38,7 +39,10 @@ def _commands() -> Iterator[tuple[str, click.Command]]:
             yield f"mfdtool {name}", command
 
 
-GENERATED: Final[Mapping[str, Callable[[], str]]] = {"cli.md": command_line_reference}
+GENERATED: Final[Mapping[str, Callable[[], str]]] = {
+    "cli.md": command_line_reference,
+    "loader-model.md": loader_model,
+}
 
 
 def main(arguments: list[str]) -> int:

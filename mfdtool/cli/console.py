@@ -57,7 +57,24 @@ def finish(reading: Reading) -> ExitStatus:
     reason = why_nothing(reading)
     if reason:
         raise CaptureError(reason, path=reading.input.capture or "")
+    for loss in losses(reading):
+        click.echo(f"mfdtool: {loss}", err=True)
     return ExitStatus.OK if reading.complete else ExitStatus.INCOMPLETE
+
+
+def losses(reading: Reading) -> Iterator[str]:
+    """Say where decoding first lacked bytes, and which main streams have no end."""
+    name = reading.input.capture
+    if (loss := reading.first_loss) is not None:
+        where = f"{name}, record {loss.record}" if name else "input"
+        number = "" if loss.number is None else f" #{loss.number}"
+        yield (
+            f"{where}: {loss.channel}{number} {loss.kind} at offset {loss.offset}: "
+            f"{loss.reason or 'bytes are missing'} (the first loss; 'mfdtool info' counts all)"
+        )
+    for channel in reading.unfinished:
+        length = channel.stream.length
+        yield f"{name or 'input'}: {channel.name} stops at offset {length}, before its end"
 
 
 def why_nothing(reading: Reading) -> str:

@@ -9,7 +9,7 @@ first bytes: then the first plausible packet or section tells.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -19,12 +19,15 @@ from mfdtool.stream.frames import ChannelId, Framer, Frames, Kind
 from mfdtool.stream.main import MainFramer
 from mfdtool.stream.multifd import find_packet
 from mfdtool.stream.ram import is_plausible_word
-from mfdtool.stream.reader import Reader, Stamp, State
+from mfdtool.stream.reader import Extent, Reader, Stamp, State
 from mfdtool.stream.span import End, Gap, Run, Span
 from mfdtool.wire.constants import MULTIFD_MAGIC, QEMU_VM_FILE_MAGIC
 
 SEARCH_LIMIT: Final = 8 << 20
 """How far a stream whose start was not captured is searched for a packet or section."""
+
+HEAD_SIZE: Final = 64
+"""Bytes that are kept of an unidentified stream: as many as a multifd handshake has."""
 
 _MAGIC_SIZE: Final = 4
 _WORD_SIZE: Final = 8
@@ -57,6 +60,7 @@ class Stream:
         gap_bytes: how many bytes the capture lacks.
         last_time_ns: when its latest byte arrived.
         end: how it ended, once that is known.
+        head: the first bytes of a stream that could not be identified; its others are not kept.
     """
 
     number: int
@@ -69,6 +73,7 @@ class Stream:
     gap_bytes: int = 0
     last_time_ns: int = -1
     end: End | None = None
+    head: bytes = b""
     searched_packet: int = 0
     searched_element: int = 0
 
@@ -138,7 +143,7 @@ class Unidentified(Framer):
             yield None
         first = Stamp(self._stream.record, self._stream.time_ns)
         self.reader.move_to(self.reader.fed)
-        yield self._frame(
+        frame = self._frame(
             Kind.UNDECODED,
             0,
             first,
@@ -147,6 +152,9 @@ class Unidentified(Framer):
             payload=Span(0, self.reader.fed),
             reason=self._reason,
         )
+        if self.reader.keeps and self._stream.head:
+            frame = replace(frame, extents=(Extent(0, memoryview(self._stream.head)),))
+        yield frame
         yield from self._gaps()
 
 

@@ -74,6 +74,10 @@ class MainFramer(RamFramer):
 
     ``from_start`` is False if the capture may have missed the stream's first bytes.
     ``description`` is a vmdescription kept from elsewhere, for a stream that has none.
+
+    Attributes:
+        sections: those whose header was seen, by id.
+        ended: whether the stream's own end was seen.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class MainFramer(RamFramer):
         self.description = description
         self._sizes = body_sizes(description) if description is not None else {}
         self.sections: dict[int, Section] = {}
+        self.ended = False
         self._from_start = from_start
         self._searched = description is not None
         self._switched = False
@@ -156,6 +161,7 @@ class MainFramer(RamFramer):
             start, first = reader.position, reader.stamp()
             reader.advance(1)
             yield self._frame(Kind.MAIN_EOF, start, first)
+            self.ended = True
             return False
         if kind in _START_KINDS:
             known = yield from self._start()

@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Final
 
 from mfdtool.packets.values import Endpoint
-from mfdtool.stream.channel import Channel, ChannelKind, Stream, Unidentified, classify
+from mfdtool.stream.channel import HEAD_SIZE, Channel, ChannelKind, Stream, Unidentified, classify
 from mfdtool.stream.connections import Opened, Opening, Window, reverse_flow
 from mfdtool.stream.frames import ChannelId, Frame, Framer
 from mfdtool.stream.main import MainFramer
@@ -166,6 +166,7 @@ class Decoder:
         preempt = kind is ChannelKind.PREEMPT and self._migration_of(stream) is not None
         if not preempt and kind in _REASONS:
             # It may belong to a migration that shows itself later: see `_adopt`.
+            stream.head = stream.reader.peek_at(0, HEAD_SIZE)
             self.others.append(stream)
         else:
             self._begin(stream)

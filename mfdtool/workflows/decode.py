@@ -13,7 +13,7 @@ from mfdtool.report.hexdump import hexdump
 from mfdtool.report.jsonl import JsonLines
 from mfdtool.report.text import TextLines
 from mfdtool.report.tree import Tree
-from mfdtool.stream.frames import Frame, Kind
+from mfdtool.stream.frames import Frame
 from mfdtool.stream.selection import DevicesMet, Selection
 from mfdtool.workflows.reading import Reading
 
@@ -149,10 +149,7 @@ def _batches(reading: Reading, plan: Plan) -> Iterator[list[Frame]]:
         yield from ([frame] for frame in reading.frames())
         return
     for batch in reading.batches():
-        if not reading.undecoded:
-            reading.undecoded = any(
-                frame.missing or frame.kind is Kind.UNDECODED for frame in batch
-            )
+        reading.note(batch)
         yield batch
 
 

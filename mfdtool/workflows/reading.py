@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,12 @@ from mfdtool.capture.source import DEFAULT_LIMIT, Source, open_capture, open_raw
 from mfdtool.errors import CaptureError
 from mfdtool.packets.info import CaptureInfo
 from mfdtool.stream.bulk import BulkStreams
-from mfdtool.stream.channel import ChannelKind
+from mfdtool.stream.channel import Channel, ChannelKind
 from mfdtool.stream.connections import StreamCounters
 from mfdtool.stream.frames import Frame, Kind
+from mfdtool.stream.main import MainFramer
 from mfdtool.stream.migration import Decoder
+from mfdtool.stream.span import EndReason
 
 if TYPE_CHECKING:
     from mfdtool.wire.vmdesc import VmDescription
@@ -54,7 +56,7 @@ class Reading:
         info: what the capture file says about itself.
         counters: records and segments, complete when the frames are; None for raw streams.
         problems: what is wrong with the input; what could be read comes all the same.
-        undecoded: whether frames came that are gaps, undecoded or incomplete.
+        first_loss: the first frame that is a gap, undecoded or incomplete; None if none came.
     """
 
     def __init__(self, source: Input, *, keep_extents: bool = False) -> None:
@@ -67,7 +69,7 @@ class Reading:
         self.info = CaptureInfo()
         self.counters: StreamCounters | None = None
         self.problems: list[CaptureError] = []
-        self.undecoded = False
+        self.first_loss: Frame | None = None
         self.decoder = Decoder(
             page_size=source.page_size,
             description=source.description,
@@ -93,17 +95,38 @@ class Reading:
     @property
     def complete(self) -> bool:
         """Whether everything was decoded that the input has of its migrations."""
-        return not (self.undecoded or self.problems)
+        return self.first_loss is None and not self.problems and not self.unfinished
+
+    @property
+    def unfinished(self) -> list[Channel]:
+        """Main streams that the input leaves open: neither their end nor the connection's came.
+
+        Known when the frames have all been given.
+        """
+        channels = (channel for known in self.decoder.migrations for channel in known.channels)
+        return [
+            channel
+            for channel in channels
+            if isinstance(channel.framer, MainFramer)
+            and not channel.framer.ended
+            and channel.stream.end is not None
+            and channel.stream.end.reason is EndReason.CAPTURE
+        ]
+
+    def note(self, frames: Iterable[Frame]) -> None:
+        """Remember the first loss among frames that did not come by `frames`."""
+        if self.first_loss is None:
+            self.first_loss = next(filter(_is_loss, frames), None)
 
     def frames(self) -> Iterator[Frame]:
         """Give all frames of all migrations in the order of arrival."""
         for frame in self._all_frames():
-            if frame.missing or frame.kind is Kind.UNDECODED:
-                self.undecoded = True
+            if self.first_loss is None and _is_loss(frame):
+                self.first_loss = frame
             yield frame
 
     def batches(self) -> Iterator[list[Frame]]:
-        """Give the same frames in lists, as they become final; `undecoded` is not kept."""
+        """Give the same frames in lists, as they become final; the caller has to `note` them."""
         if self._capture is None:
             for kind, source in self._streams:
                 self.decoder.add(kind, stream_of(source))
@@ -144,3 +167,7 @@ class Reading:
         except CaptureError as error:
             # Damage is told when everything before it has been given.
             self.problems.append(error)
+
+
+def _is_loss(frame: Frame) -> bool:
+    return bool(frame.missing) or frame.kind is Kind.UNDECODED
