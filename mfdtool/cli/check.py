@@ -92,7 +92,7 @@ def command(
         if log is not None:
             if len(checked) > 1:
                 raise click.UsageError("name the --migration that --against is about.")
-            is_bad = _compare(checked, log)
+            is_bad = _compare(checked, log) or is_bad
         elif trace:
             write_all(f"{line}\n" for found in checked for line in found.trace())
         elif as_json:
