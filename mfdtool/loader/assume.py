@@ -96,6 +96,8 @@ class _Facts:
     has_load_ready: bool = False
     has_init_data_sent: bool = False
     """In a PART section, where a source puts it if it wants to be answered."""
+    has_return_path: bool = False
+    """Without one there is no way to answer, and capability switchover-ack is refused."""
     has_switchover: bool = False
     has_package_loaded: bool = False
     started: dict[_DeviceKey, None] = field(default_factory=dict)
@@ -144,7 +146,8 @@ def assume(
         max_queued=_chosen(options.max_queued, NO_LIMIT),
         config_after_iter=_chosen(options.config_after_iter, _loads_config_late(facts)),
         switchover_ack=_chosen(
-            options.switchover_ack, facts.has_init_data_sent or bool(recording.acks)
+            options.switchover_ack,
+            (facts.has_init_data_sent and facts.has_return_path) or bool(recording.acks),
         ),
         has_footers=facts.has_footers or not facts.has_sections,
         flushes_each_section=facts.has_syncs and not facts.has_flushes,
@@ -348,6 +351,7 @@ def _note(facts: _Facts, event: Deliver) -> None:
         facts.machine = item.machine
     elif isinstance(item, Command):
         facts.has_switchover |= item.cmd == CommandNumber.SWITCHOVER_START
+        facts.has_return_path |= item.cmd == CommandNumber.OPEN_RETURN_PATH
         facts.has_package_loaded |= item.cmd == CommandNumber.PING and item.value == _PACKAGE_LOADED
 
 

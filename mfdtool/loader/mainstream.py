@@ -388,6 +388,9 @@ def _footer(turn: Turn, item: MainItem) -> None:
     if isinstance(item, Lost):
         turn.move_main(MainCause.LOST, MainPhase.ELEMENT)
         return
+    if isinstance(item, Unknown) and item.head[:1] == bytes([SectionType.FOOTER]):
+        # It is cut off: the rest of the id is read as zeroes.
+        item = Footer(int.from_bytes(item.head[1:5].ljust(4, b"\0")))
     if isinstance(item, Footer) and item.section_id == section.section_id:
         turn.move_main(MainCause.FOOTER, MainPhase.ELEMENT)
         return

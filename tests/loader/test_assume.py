@@ -169,8 +169,10 @@ def test_load_ready_counts_only_with_a_machine_that_can() -> None:
 
 def test_switchover_ack_by_either_direction() -> None:
     sent = Marker(VFIOMarker.DEV_INIT_DATA_SENT)
-    assert assumed(recording(START, SectionPart(2), sent)).switchover_ack
-    assert not assumed(recording(START, SectionPart(2, SectionType.END), sent)).switchover_ack
+    back = Command(CommandNumber.OPEN_RETURN_PATH)
+    assert assumed(recording(back, START, SectionPart(2), sent)).switchover_ack
+    assert not assumed(recording(back, START, SectionPart(2, SectionType.END), sent)).switchover_ack
+    assert not assumed(recording(START, SectionPart(2), sent)).switchover_ack
     assert assumed(recording(acks=1)).switchover_ack
     assert not assumed(recording(acks=1), "switchover-ack=off").switchover_ack
 

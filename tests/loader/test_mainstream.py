@@ -306,6 +306,11 @@ def test_footer_must_repeat_the_id() -> None:
     ("item", "text"),
     [
         (Eof(), f"Missing section footer for {DEVICE}"),
+        (Unknown(b""), f"Missing section footer for {DEVICE}"),
+        (
+            Unknown(b"\x7e\0\0"),
+            f"Mismatched section id in footer for {DEVICE} - read 0x0 expected 0x2",
+        ),
         (End(), "check_section_footer: Read section footer failed: -5"),
     ],
 )
