@@ -243,32 +243,44 @@ class Decoder:
 
     # Migrations
 
-    def _migration_of(self, stream: Stream) -> Migration | None:
-        """Find the latest migration to where a stream goes, or comes from if it is an answer."""
-        server = stream.server
-        if stream.kind is ChannelKind.RETURN_PATH and stream.key is not None:
-            server = stream.key.source
-        found = (known for known in reversed(self.migrations) if known.server == server)
-        return next(found, None)
+    def _migration_of(self, stream: Stream, uuid: bytes | None = None) -> Migration | None:
+        """Find the latest migration to where a stream goes, of the VM with ``uuid`` if there is."""
+        main = self._channels.get(reverse_flow(stream.number))
+        if main is not None and stream.kind is ChannelKind.RETURN_PATH:
+            return self.migrations[main.framer.channel.migration]
+        found = [known for known in reversed(self.migrations) if known.server == stream.server]
+        if not found or uuid is None or found[0].uuid in (None, uuid):
+            return found[0] if found else None
+        same_vm = (
+            known for known in found if known.uuid == uuid and not known.was_over(stream.record)
+        )
+        return next(same_vm, found[0])
 
     def _migration_for(self, stream: Stream, init: MultiFDInit | None = None) -> Migration:
         """Find the migration that a stream belongs to, or begin one."""
-        migration = self._migration_of(stream)
+        migration = self._migration_of(stream, init.uuid if init is not None else None)
         if migration is None or self._begins_another(migration, stream, init):
             migration = Migration(len(self.migrations), stream.server)
             self.migrations.append(migration)
-        if init is not None:
+        if init is not None and migration.uuid is None:
             migration.uuid = init.uuid
         return migration
 
     def _begins_another(
         self, migration: Migration, stream: Stream, init: MultiFDInit | None
     ) -> bool:
-        """Tell whether a stream cannot be one of a migration to the same destination."""
+        """Tell whether a stream cannot be one of a migration to the same destination.
+
+        Another UUID alone does not tell: a destination that is busy with one VM's migration is
+        sent nobody else's, so it is a fault of this one. With it, a channel that is there already
+        tells that the capture has lost the first migration's end.
+        """
         if stream.kind is ChannelKind.RETURN_PATH:
             return False
         if init is not None and migration.uuid not in (None, init.uuid):
-            return True
+            name = f"multifd-{init.id}"
+            if any(channel.name == name for channel in migration.channels):
+                return True
         if stream.kind is ChannelKind.MAIN and migration.first(ChannelKind.MAIN) is not None:
             return True
         return stream.key is not None and migration.was_over(stream.record)

@@ -436,3 +436,18 @@ def test_connection_that_ends_without_a_byte() -> None:
     script.close(flow, EndReason.RST)
     decoder, frames = play(script)
     assert (decoder.migrations, decoder.others, frames) == ([], [], [])
+
+
+def test_one_wrong_uuid_is_a_fault_of_the_migration() -> None:
+    script = Script()
+    script.connect(data=handshake(0, uuid=UUID))
+    script.connect(data=handshake(1, uuid=UUID[::-1]))
+    script.connect(data=handshake(2, uuid=UUID))
+    decoder, _ = play(script)
+    (migration,) = decoder.migrations
+    assert migration.uuid == UUID
+    assert [channel.name for channel in migration.channels] == [
+        "multifd-0",
+        "multifd-1",
+        "multifd-2",
+    ]
