@@ -57,6 +57,9 @@ def bind_ports(*ports: int) -> None:
 
     Each segment is dissected by itself, as everywhere in scapy: one that begins in the middle of
     a packet stays ``Raw``. Use :func:`read` for a whole capture.
+
+    Raises:
+        ValueError: one is no TCP port; then none is bound.
     """
     from dissectors import ports as _ports
 

@@ -14,6 +14,7 @@ from dissectors.return_path import ReturnPath
 from mfdtool.wire.constants import MULTIFD_MAGIC, QEMU_VM_FILE_MAGIC
 
 _MAGIC_SIZE: Final = 4
+_LAST_PORT: Final = 0xFFFF
 _LAYERS: Final[dict[int, type[Packet]]] = {
     QEMU_VM_FILE_MAGIC: MainStream,
     MULTIFD_MAGIC: MultiFDChannel,
@@ -30,7 +31,14 @@ class MigrationSegment(Packet):
 
 
 def bind_ports(*ports: int) -> None:
-    """Dissect segments to these ports as a source's, and those from them as a destination's."""
+    """Dissect segments to these ports as a source's, and those from them as a destination's.
+
+    Raises:
+        ValueError: one is no TCP port; then none is bound.
+    """
+    for port in ports:
+        if not 1 <= port <= _LAST_PORT:
+            raise ValueError(f"not a TCP port: {port}")
     for port in ports:
         bind_bottom_up(TCP, MigrationSegment, dport=port)
         bind_bottom_up(TCP, ReturnPath, sport=port)

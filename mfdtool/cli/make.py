@@ -12,6 +12,7 @@ import click
 
 from mfdtool.cli.make_options import network_options, plan_options
 from mfdtool.cli.status import ExitStatus
+from mfdtool.errors import WireError
 from mfdtool.fixtures.defects import DEFECTS
 from mfdtool.report.units import count_text
 from mfdtool.workflows.make import (
@@ -103,6 +104,8 @@ def command(
         made = make(Recipe(plan=plan, seed=seed, defects=defects, network=network))
     except ValueError as error:
         raise click.UsageError(f"{error}.") from None
+    except WireError as error:
+        raise click.UsageError(f"{error.path}: {error.reason}.") from None
     _write(made, output, chosen)
     if as_json:
         click.echo(json.dumps(summary(made), indent=2))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -105,8 +106,10 @@ class DeviceSpec:
         """Bytes of its state that precede the switchover."""
         return parse_size(self.options.get("precopy", "0"))
 
-    def device(self, rng: Random, *, chunk: int) -> Device:
+    def device(self, rng: Random, *, chunk: int, can_transfer: bool) -> Device:
         """Draw the contents.
+
+        Unless told, a device has multifd transfer if the migration lets it.
 
         Raises:
             ValueError: an option's value makes no sense.
@@ -123,7 +126,7 @@ class DeviceSpec:
                 size=parse_size(options.get("config", str(EXPRESS_SIZE))),
                 vectors=parse_size(options.get("vectors", "0")),
             ),
-            transfer=_switch(options.get("transfer", "on")),
+            transfer=_switch(options["transfer"]) if "transfer" in options else can_transfer,
             config_after_iter=_switch(options.get("config-after-iter", "off")),
             channels=[parse_size(number) for number in channels.split("+") if channels],
         )
@@ -178,10 +181,21 @@ class _Parsed(AnyType):
             self.fail(f"{error}.", param, ctx)
 
 
+class _Share(click.FloatRange):
+    """A share from 0 to 1. NaN compares with no bound, so the range alone lets it pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the number; a usage error if it is none."""
+        share = super().convert(value, param, ctx)
+        if math.isnan(share):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return share
+
+
 _SIZE_TYPE: Final = _Parsed("size", parse_size)
 _POSITIVE: Final = click.IntRange(min=1)
 _COUNT: Final = click.IntRange(min=0)
-_SHARE: Final = click.FloatRange(0, 1)
+_SHARE: Final = _Share(0, 1)
 
 # Options
 
@@ -269,7 +283,12 @@ _NETWORK_OPTIONS: Final = (
     click.option("--lost", type=_SHARE, default=0.0, help="Share that is not captured."),
     click.option("--retransmitted", type=_SHARE, default=0.0, help="Share that comes twice."),
     click.option("--reordered", type=_SHARE, default=0.0, help="Share that comes late."),
-    click.option("--snaplen", type=_COUNT, default=0, help="Bytes captured of a frame; 0 for all."),
+    click.option(
+        "--snaplen",
+        type=click.IntRange(0, 0xFFFFFFFF),
+        default=0,
+        help="Bytes captured of a frame; 0 for all.",
+    ),
     click.option(
         "--first-sequence",
         type=click.IntRange(0, 0xFFFFFFFF),
@@ -363,6 +382,7 @@ def _plan(
     rounds: int,
     pages: int,
     compression: str,
+    channels: int,
     **others: Any,
 ) -> Plan:
     """Make the plan that the options describe.
@@ -378,13 +398,16 @@ def _plan(
         raise ValueError(f"{total} bytes of state and pages; at most {SIZE_LIMIT} can be made")
     usual = Plan(page_size=size).ram_blocks[0]
     block = RamBlock(name=usual.name, size=ram)
+    method = Compression[compression.upper()]
+    can_transfer = channels > 0 and method is Compression.NONE
     return Plan(
         profile=PROFILES[profile],
         page_size=size,
         blocks=[block],
         rounds=[_pages(rng, block, pages, size) for _ in range(rounds)],
-        devices=[spec.device(rng, chunk=chunk) for spec in devices],
-        compression=Compression[compression.upper()],
+        devices=[spec.device(rng, chunk=chunk, can_transfer=can_transfer) for spec in devices],
+        compression=method,
+        channels=channels,
         **others,
     )
 

@@ -19,6 +19,7 @@ from mfdtool.packets.info import CaptureInfo
 from mfdtool.packets.pcap import is_pcap
 from mfdtool.packets.pcapng import is_pcapng, read
 from mfdtool.stream.frames import Frame, Kind
+from mfdtool.stream.values import MarkerRecord
 from mfdtool.wire.main_stream import Configuration
 from mfdtool.wire.multifd import MultiFDPacketFixed
 from mfdtool.wire.vfio import DeviceStateHeader
@@ -194,6 +195,16 @@ def test_without_multifd(made: Make) -> None:
     assert {frame.channel.name for frame in frames} == {"main"}
 
 
+@pytest.mark.parametrize("options", [("--channels", "0"), ("--compression", "zlib")])
+def test_a_device_has_no_multifd_transfer_where_there_can_be_none(
+    made: Make, options: tuple[str, ...]
+) -> None:
+    frames = decode_scalar(made(*options))
+    assert packets(frames) == []
+    records = [frame.value for frame in frames if isinstance(frame.value, MarkerRecord)]
+    assert max(record.data_length for record in records) == 64 << 10
+
+
 def test_a_random_migration(made: Make) -> None:
     frames = decode_scalar(made("--random", "--seed", "7"))
     assert {frame.kind for frame in frames} >= {Kind.MAIN_HEADER, Kind.MAIN_EOF}
@@ -224,7 +235,11 @@ def test_defects_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (["--device", "00:05.0:2G"], "bytes of state and pages"),
         (["--chunk", "0"], "a chunk has 1 to"),
         (["--pages", "9000"], "pc.ram has no 9000 pages"),
-        (["--channels", "0"], "multifd transfer needs"),
+        (["--channels", "0", "--device", "00:05.0,transfer=on"], "multifd transfer needs"),
+        (["--snaplen", "4294967296"], "4294967296 is not in the range"),
+        (["--lost", "nan"], "'nan' is not a number"),
+        (["--machine", "pc-\u00e9"], "name: not printable ASCII"),
+        (["--device", "00:05.0,instance=4294967296"], "instance_id: "),
         (["--random", "--channels", "3"], "--channels does not go with --random"),
         (["--random", "--device", "00:05.0"], "--device does not go with --random"),
         (["-o", "-", "--json"], "standard output takes one capture"),

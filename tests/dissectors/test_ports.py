@@ -37,6 +37,14 @@ def test_multifd_channel(port: int) -> None:
     assert packet[MultiFDSync] is second
 
 
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_what_is_no_port(port: int) -> None:
+    before = list(TCP.payload_guess)
+    with pytest.raises(ValueError, match=f"not a TCP port: {port}"):
+        bind_ports(4446, port)
+    assert TCP.payload_guess == before
+
+
 def test_main_stream() -> None:
     packet = segment(FileHeader() / Configuration(machine_type="pc") / Command())
     assert [type(part) for part in packet[MainStream].parts] == [FileHeader, Configuration, Command]
