@@ -63,9 +63,15 @@ def finding_json(found: Finding) -> dict[str, Any]:
     }
 
 
+INCOMPLETE: Final = frozenset({"MFD602", "MFD603"})
+"""Rules about the recording, not about the migration."""
+
+
 def verdict_text(verdict: Verdict) -> list[str]:
     """Write a verdict for people, one line each."""
     lines = [f"migration {verdict.migration}: {verdict.outcome.value} (QEMU {verdict.profile})"]
+    if any(found.rule.id in INCOMPLETE for found in verdict.findings):
+        lines.append("  of an incomplete recording: the destination may have had what it lacks")
     lines += [f"  device {_device_text(device)}" for device in verdict.devices]
     if verdict.stderr:
         lines.append("  the destination prints:")

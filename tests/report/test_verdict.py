@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from mfdtool.loader.blob import blob_of
 from mfdtool.loader.events import Deliver
@@ -144,3 +145,11 @@ def test_rules() -> None:
         "sentence": "idx is below 0xffffffff; otherwise the receive thread fails.",
         "source": "vfio/migration-multifd.c:vfio_multifd_load_state_buffer",
     }
+
+
+def test_text_says_that_the_recording_is_incomplete() -> None:
+    gap = finding("capture-gap", "14 bytes were not captured")
+    first, second, *_ = verdict_text(replace(VERDICT, findings=(gap,)))
+    assert first.startswith("migration ")
+    assert "incomplete recording" in second
+    assert "incomplete recording" not in verdict_text(VERDICT)[1]
