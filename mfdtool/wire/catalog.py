@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from mfdtool.wire import main_stream, multifd, ram, return_path, vfio
+from mfdtool.wire import iterable, main_stream, multifd, ram, return_path, vfio
 from mfdtool.wire.codec import Message
 
 CATALOG: Final[Mapping[str, tuple[type[Message], ...]]] = {
@@ -39,6 +39,12 @@ CATALOG: Final[Mapping[str, tuple[type[Message], ...]]] = {
         ram.ZeroFill,
         ram.XbzrleHeader,
         ram.CompressedPageHeader,
+    ),
+    "iterable": (
+        iterable.DirtyBitmapRecord,
+        iterable.HtabHeader,
+        iterable.HtabChunk,
+        iterable.StorageAttributes,
     ),
     "vfio": (
         vfio.Marker,

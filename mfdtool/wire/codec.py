@@ -306,6 +306,11 @@ def repeated(count: Any, message: type[Message]) -> Schema:
     return _Tuple(construct.Array(count, nested(message)), f"{message.__name__}[]")
 
 
+def listed(count: Any, schema: Schema) -> Schema:
+    """Tuple of ``count`` (a number or a construct expression) ``schema``."""
+    return _Tuple(construct.Array(count, schema), f"{_type(schema)}[]")
+
+
 def prefixed_tuple(length: Schema, schema: Schema) -> Schema:
     """Tuple of as many ``schema`` as the ``length`` in front says."""
     return _Tuple(construct.PrefixedArray(length, schema), f"{_type(schema)}[]")
@@ -326,12 +331,16 @@ def optional(condition: Any, schema: Schema) -> Schema:
 _WORDS: Final[Mapping[str, str]] = {"B": "u8", "H": "be16", "L": "be32", "Q": "be64"}
 """A format character of ``struct`` in the words of the wire format's description."""
 
+_LITTLE: Final = "<"
+_LITTLE_WORDS: Final[Mapping[str, str]] = {"<H": "le16", "<L": "le32", "<Q": "le64"}
+"""The same for what devices write, which QEMU passes on as it is."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldInfo:
     """One field of a schema.
 
-    ``type`` is ``u8``, ``be16``, ``be32``, ``be64``, ``bytes[N]``, ``counted string`` or the like;
+    ``type`` is ``u8``, ``be32``, ``le32``, ``bytes[N]``, ``counted string`` or the like;
     ``offset`` and ``width`` are in bytes, None from the first field of variable length on.
     ``code`` is the field's ``struct`` format, empty if it has none.
     """
@@ -381,7 +390,7 @@ def _width(schema: Schema) -> int | None:
 
 
 def _code(schema: Schema) -> str:
-    if isinstance(schema, FormatField):
+    if isinstance(schema, FormatField) and not schema.fmtstr.startswith(_LITTLE):
         return str(schema.fmtstr).lstrip(">")
     if isinstance(schema, Bytes) and isinstance(schema.length, int):
         return f"{schema.length}s"
@@ -398,6 +407,8 @@ def _type(schema: Schema) -> str:
         return f"bytes[{code[:-1]}]"
     if code:
         return _WORDS[code]
+    if isinstance(schema, FormatField):
+        return _LITTLE_WORDS[schema.fmtstr]
     if isinstance(schema, IfThenElse):
         return f"{_type(schema.thensubcon)} or nothing"
     if isinstance(schema, _Member | Rebuild | Validator):

@@ -43,6 +43,9 @@ CONFIGURATION_PREFIX: Final = "configuration/"
 
 X86_PAGE_SIZE: Final = 4096
 
+PAGE_SIZES: Final = (65536, 32768, 16384, 8192, 4096, 2048, 1024)
+"""Target page sizes that QEMU's targets use, largest first. No other is believed."""
+
 
 class SectionType(IntEnum):
     """First byte of an element of the main stream (savevm.h)."""

@@ -37,9 +37,6 @@ class Profile:
             was a multifd channel (migration.c:migration_ioc_process_incoming).
         aborts_on_second_main: an assertion forbids a second main channel; before, it was ignored
             (migration.c:migration_incoming_setup).
-        allows_postcopy: multifd and postcopy-ram may be on together (options.c:migrate_caps_check).
-        pings_package_loaded: the source sends PING 0x42 in the postcopy package
-            (savevm.c:qemu_savevm_send_ping).
         main_stream_errors: see :class:`MainStreamErrors` (savevm.c:qemu_loadvm_state_main).
         short_config_errno: errno of loading a config that is cut off after its first marker. Seen
             on 10.0 and 11.1; the change is taken to have come with the recording of errors.
@@ -50,8 +47,6 @@ class Profile:
     has_queue_limit: bool
     needs_multifd_magic: bool
     aborts_on_second_main: bool
-    allows_postcopy: bool
-    pings_package_loaded: bool
     main_stream_errors: MainStreamErrors
     short_config_errno: int
 
@@ -67,8 +62,6 @@ def _release(name: str, *, since_10_1: bool, since_10_2: bool) -> Profile:
         has_queue_limit=since_10_1,
         needs_multifd_magic=since_10_1,
         aborts_on_second_main=since_10_1,
-        allows_postcopy=since_10_1,
-        pings_package_loaded=since_10_2,
         main_stream_errors=MainStreamErrors.RECORDED if since_10_2 else MainStreamErrors.PRINTED,
         short_config_errno=_EINVAL if since_10_2 else _EIO,
     )
@@ -95,3 +88,13 @@ def profile(name: str) -> Profile:
     if found is None:
         raise ValueError(f"no profile {name!r}, only {', '.join(PROFILES)}")
     return found
+
+
+def release_number(name: str) -> tuple[int, int]:
+    """Give a release's first two numbers, by which releases are in order.
+
+    Raises:
+        ValueError: it has not two numbers.
+    """
+    major, minor = name.split(".")[:2]
+    return int(major), int(minor)

@@ -21,10 +21,8 @@ from typing import TYPE_CHECKING, Final
 
 from construct import Computed, Int8ub, Int16ub, Int32ub, Int64ub, Rebuild, Struct, this
 
-from mfdtool.errors import WireError
 from mfdtool.wire.codec import (
     Buffer,
-    Layout,
     Message,
     counted_string,
     field,
@@ -257,43 +255,3 @@ class MemSizeEntry(Message):
             "with_address": self.address is not None,
             "with_mapped_ram": self.mapped_ram is not None,
         }
-
-
-def parse_mem_size_entries(
-    data: Buffer,
-    total: int,
-    *,
-    channel: str = "",
-    offset: int = 0,
-    with_address: bool = False,
-) -> tuple[tuple[MemSizeEntry, ...], int]:
-    """Decode the entries behind a MEM_SIZE record whose address is ``total``.
-
-    Gives them and their length in bytes. ``with_address`` is capability x-ignore-shared.
-
-    Raises:
-        TruncatedError: ``data`` ends before the lengths add up to ``total``.
-        WireError: they add up to more.
-    """
-    view = memoryview(data)
-    entries = []
-    used = 0
-    remaining = total
-    while remaining:
-        entry, size = MemSizeEntry.parse_prefix(
-            view[used:], channel=channel, offset=offset + used, with_address=with_address
-        )
-        if entry.used_length > remaining:
-            raise WireError(
-                f"block lengths add up to more than {total}",
-                path="used_length",
-                offset=offset + used,
-                channel=channel,
-            )
-        entries.append(entry)
-        used += size
-        remaining -= entry.used_length
-    return tuple(entries), used
-
-
-MAPPED_RAM_LAYOUT: Final = Layout(MappedRamHeader)

@@ -174,6 +174,19 @@ def locate_config(
     return ConfigBounds(start=_MARKER_SIZE, stop=stop, trailing=len(data) - stop - _MARKER_SIZE)
 
 
+CONFIG_LIMIT: Final = 64 << 10
+"""More bytes than a config has: that of a PCI device with 2048 MSI-X vectors has 37,140."""
+
+
+def unwrap_config(data: Buffer) -> bytes:
+    """Give the bus-specific bytes of a config packet's data; empty if its markers are wrong."""
+    try:
+        bounds = locate_config(data)
+    except WireError:
+        return b""
+    return bytes(data[bounds.start : bounds.stop])
+
+
 def wrap_config(config: bytes) -> bytes:
     """Put bus-specific bytes between the two markers."""
     first = Marker(VFIOMarker.DEV_CONFIG_STATE).build()

@@ -33,10 +33,12 @@ MAX_DEPTH: Final = 64
 """Deepest nesting of structs and subsections that is read; QEMU needs less than ten."""
 
 _HEADER_SIZE: Final = 5
-_SUBSECTION_FIXED_SIZE: Final = 1 + 1 + 4
+SUBSECTION_FIXED_SIZE: Final = 1 + 1 + 4
+"""Bytes of a subsection's header besides its name (vmstate.c:vmstate_subsection_save)."""
+
 _SEARCH_STEP: Final = 64 * 1024
 
-_VARIABLE_TYPES: Final = frozenset({"capability", "qtailq", "qlist", "gtree"})
+VARIABLE_TYPES: Final = frozenset({"capability", "qtailq", "qlist", "gtree"})
 """Types whose elements differ in length, so that the first does not speak for its array."""
 
 
@@ -182,13 +184,13 @@ def _state_size(
         size = _state_size(subsection.fields, subsection.subsections)
         if size is None:
             return None
-        total += _SUBSECTION_FIXED_SIZE + len(unescape(subsection.vmsd_name)) + size
+        total += SUBSECTION_FIXED_SIZE + len(unescape(subsection.vmsd_name)) + size
     return total
 
 
 def _varies(field: FieldDescription) -> bool:
     """Whether elements of an array of such fields can differ in length."""
-    if field.type in _VARIABLE_TYPES:
+    if field.type in VARIABLE_TYPES:
         return True
     if field.struct is None:
         return False

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from mfdtool.wire import main_stream, multifd, ram, return_path, vfio
+from mfdtool.wire import iterable, main_stream, multifd, ram, return_path, vfio
 from mfdtool.wire.catalog import CATALOG
 from mfdtool.wire.codec import Message
 
@@ -17,6 +17,7 @@ from mfdtool.wire.codec import Message
     [
         ("main", main_stream),
         ("ram", ram),
+        ("iterable", iterable),
         ("vfio", vfio),
         ("multifd", multifd),
         ("return_path", return_path),

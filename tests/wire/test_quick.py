@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import FrozenInstanceError, dataclass, replace
 
 import pytest
 
-from mfdtool.wire.quick import quick_constructor
+from mfdtool.loader.state import Device
+from mfdtool.wire.quick import quick_constructor, quick_replacer
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +43,12 @@ def test_value_is_frozen() -> None:
 def test_wants_every_field() -> None:
     with pytest.raises(TypeError):
         quick_constructor(Base)(1)
+
+
+def test_replaced_fields() -> None:
+    change = quick_replacer(Device)
+    before = Device(cur=3)
+    assert change(before, cur=4, transfer=True) == replace(before, cur=4, transfer=True)
+    assert change(before) == before == Device(cur=3)
+    with pytest.raises(KeyError, match="colour"):
+        change(before, colour=1)

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
 
 import pytest
 
-from mfdtool.errors import TruncatedError, WireError
+from mfdtool.errors import TruncatedError
 from mfdtool.wire.constants import RamFlag
 from mfdtool.wire.ram import (
-    MAPPED_RAM_LAYOUT,
     BlockId,
     CompressedPageHeader,
     MappedRamHeader,
@@ -19,7 +17,6 @@ from mfdtool.wire.ram import (
     RamRecordHeader,
     XbzrleHeader,
     ZeroFill,
-    parse_mem_size_entries,
 )
 
 CheckMessage = Callable[..., None]
@@ -71,43 +68,24 @@ def test_word_is_split_at_the_page_size(page_size: int, addr: int, flags: int) -
 def test_setup_section() -> None:
     header, used = RamRecordHeader.parse_prefix(SETUP)
     assert header == RamRecordHeader(addr=0x8040000, flags=RamFlag.MEM_SIZE)
-    entries, size = parse_mem_size_entries(SETUP[used:], header.addr)
-    assert entries == (
+    for expected in (
         MemSizeEntry(idstr="pc.ram", used_length=128 << 20),
         MemSizeEntry(idstr="pc.bios", used_length=256 << 10),
-    )
-    used += size
+    ):
+        entry, size = MemSizeEntry.parse_prefix(SETUP[used:])
+        assert entry == expected
+        used += size
     flush, size = RamRecordHeader.parse_prefix(SETUP[used:])
     assert flush == RamRecordHeader(flags=RamFlag.MULTIFD_FLUSH)
     assert RamRecordHeader.parse(SETUP[used + size :]) == RamRecordHeader(flags=RamFlag.EOS)
 
 
-@pytest.mark.parametrize("length", range(31))
-def test_truncated_entries(length: int) -> None:
+@pytest.mark.parametrize("length", range(15))
+def test_truncated_entry(length: int) -> None:
     with pytest.raises(TruncatedError) as caught:
-        parse_mem_size_entries(SETUP[8 : 8 + length], 0x8040000, channel="main", offset=8)
-    assert 1 <= caught.value.missing <= 31 - length
+        MemSizeEntry.parse_prefix(SETUP[8 : 8 + length], channel="main", offset=8)
+    assert 1 <= caught.value.missing <= 15 - length
     assert 8 <= caught.value.offset <= 8 + length
-
-
-def test_entries_longer_than_their_total() -> None:
-    with pytest.raises(WireError, match="add up to more than 134217729") as caught:
-        parse_mem_size_entries(SETUP[8:], (128 << 20) + 1, channel="main", offset=100)
-    assert (caught.value.offset, caught.value.path) == (115, "used_length")
-
-
-def test_no_entries() -> None:
-    assert parse_mem_size_entries(SETUP, 0) == ((), 0)
-
-
-def test_entries_with_addresses() -> None:
-    data = b"".join(
-        MemSizeEntry(idstr=name, used_length=4096, address=address).build()
-        for name, address in (("a", 0), ("b", 0xFFFF0000))
-    )
-    entries, used = parse_mem_size_entries(data, 8192, with_address=True)
-    assert [entry.address for entry in entries] == [0, 0xFFFF0000]
-    assert used == len(data) == 2 * (2 + 8 + 8)
 
 
 def test_entry_variants(check_message: CheckMessage) -> None:
@@ -141,11 +119,6 @@ def test_mapped_ram_header(check_message: CheckMessage) -> None:
     data = bytes.fromhex("00000001 0000000000001000 0000000000000123 0000000000100000")
     header = MappedRamHeader(page_size=4096, bitmap_offset=0x123, pages_offset=1 << 20)
     check_message(header, data)
-    assert MAPPED_RAM_LAYOUT.size == 28
-    random = Random(5)
-    for _ in range(10):
-        data = random.randbytes(28)
-        assert MAPPED_RAM_LAYOUT.parse(data) == MappedRamHeader.parse(data)
 
 
 def test_encoded_pages(check_message: CheckMessage) -> None:
