@@ -43,6 +43,10 @@ class Format(StrEnum):
     RAW = "raw"
     """The bytes of one stream; not a capture."""
 
+    LIBVIRT = "libvirt save image"
+    QCOW2 = "qcow2 image"
+    """Files that hold main streams besides other things."""
+
 
 @dataclass(frozen=True, slots=True)
 class Interface:
