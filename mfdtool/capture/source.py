@@ -12,15 +12,18 @@ import mmap
 import os
 import stat
 import sys
-import zlib
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final
 
+from mfdtool.capture.compression import PIECE_SIZE, codec_of, decompress
 from mfdtool.errors import CaptureError
 from mfdtool.packets.info import Format
 from mfdtool.packets.pcap import is_pcap
 from mfdtool.packets.pcapng import is_pcapng
+from mfdtool.packets.qcow2 import is_qcow2
+from mfdtool.packets.save_image import is_save_image
+from mfdtool.wire.constants import QEMU_VM_FILE_MAGIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -32,19 +35,13 @@ DEFAULT_LIMIT: Final = 64 << 30
 
 STANDARD_INPUT: Final = "-"
 
-_GZIP: Final = b"\x1f\x8b"
-_ZSTD: Final = b"\x28\xb5\x2f\xfd"
-_ZSTD_SKIPPABLE: Final = b"\x2a\x4d\x18"
-"""Bytes 1 to 3 of a frame without data, as parallel compressors put in front."""
-_MAGIC_SIZE: Final = 4
-
+_MAGIC_SIZE: Final = 16
+_SHOWN: Final = 4
 _COPY_SIZE: Final = 1 << 20
-_PIECE_SIZE: Final = 512
-"""Compressed bytes that are decompressed at a time: what bounds the memory (zstd makes at most
-128 KiB of 4 bytes) and what is lost before damage (an error discards its piece's output)."""
 
+_MAIN_STREAM: Final = QEMU_VM_FILE_MAGIC.to_bytes(4)
 _HINTS: Final = {
-    b"QEVM": "a raw main stream: use --main FILE",
+    _MAIN_STREAM: "a raw main stream: use --main FILE",
     b"\x11\x22\x33\x44": "a raw multifd channel: use --multifd FILE",
     b"\x7fELF": "an ELF file",
     b"QFI\xfb": "a qcow2 disk image",
@@ -53,8 +50,8 @@ _HINTS: Final = {
     b"BZh": "bzip2 data: decompress it first",
     b"\xfd7zX": "xz data: decompress it first",
     b"\x04\x22\x4d\x18": "lz4 data: decompress it first",
-    _ZSTD: "zstd data inside compressed data: decompress it first",
-    _GZIP: "gzip data inside compressed data: decompress it first",
+    b"\x28\xb5\x2f\xfd": "zstd data inside compressed data: decompress it first",
+    b"\x1f\x8b": "gzip data inside compressed data: decompress it first",
     b"\x16\x03": "a raw TLS stream",
     b"\0\0\0\0": "zeros, as of a file that was never written",
 }
@@ -122,6 +119,41 @@ def open_capture(path: str | os.PathLike[str], *, limit: int = DEFAULT_LIMIT) ->
     return _open(path, limit=limit, recognise=_recognise)
 
 
+def open_input(path: str | os.PathLike[str], *, limit: int = DEFAULT_LIMIT) -> Source:
+    """Open what a user may name: a capture, or a file that holds main streams.
+
+    Raises:
+        CaptureError: the file cannot be read, is empty, is nothing of that, or its copy would
+            have more than ``limit`` bytes.
+    """
+    return _open(path, limit=limit, recognise=_recognise_input)
+
+
+def open_main(path: str | os.PathLike[str], *, limit: int = DEFAULT_LIMIT) -> Source:
+    """Open a file that holds main streams, or whose bytes are to be taken for one.
+
+    Raises:
+        CaptureError: the file cannot be read, is empty, or its copy would have more than
+            ``limit`` bytes.
+    """
+    return _open(path, limit=limit, recognise=lambda start, path: _container(start) or Format.RAW)
+
+
+def open_copy(
+    pieces: Iterable[bytes], path: str, *, problems: list[CaptureError], limit: int = DEFAULT_LIMIT
+) -> Source:
+    """Keep pieces of a stream in a temporary file; ``problems`` may grow with them.
+
+    Raises:
+        CaptureError: there is none, they have more than ``limit`` bytes, or there is no room.
+    """
+    try:
+        mapping = _map_copy(pieces, path, limit)
+    except OSError as error:
+        raise CaptureError(error.strerror or str(error), path=path) from error
+    return Source(mapping, path=path, kind=Format.RAW, problems=tuple(problems))
+
+
 def open_raw(path: str | os.PathLike[str], *, limit: int = DEFAULT_LIMIT) -> Source:
     """Open a file that holds the bytes of one stream, plain or compressed.
 
@@ -140,9 +172,9 @@ def _open(
     try:
         with _open_file(name) as file:
             start = file.read(_MAGIC_SIZE)
-            codec = _codec_of(start)
+            codec = codec_of(start)
             if codec is not None:
-                pieces = _decompress(_read(start, file, _PIECE_SIZE), codec, name, problems)
+                pieces = decompress(_read(start, file, PIECE_SIZE), codec, name, problems)
                 mapping = _map_copy(pieces, name, limit)
             elif name == STANDARD_INPUT or not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 mapping = _map_copy(_read(start, file, _COPY_SIZE), name, limit)
@@ -166,13 +198,28 @@ def _open_file(name: str) -> AbstractContextManager[BinaryIO]:
     return nullcontext(sys.stdin.buffer)
 
 
+def _container(start: bytes) -> Format | None:
+    """Tell what holds main streams."""
+    if is_save_image(start):
+        return Format.LIBVIRT
+    return Format.QCOW2 if is_qcow2(start) else None
+
+
+def _recognise_input(start: bytes, path: str) -> Format:
+    if start.startswith(_MAIN_STREAM):
+        return Format.RAW
+    return _container(start) or _recognise(start, path)
+
+
 def _recognise(start: bytes, path: str) -> Format:
     if is_pcap(start):
         return Format.PCAP
     if is_pcapng(start):
         return Format.PCAPNG
     hint = next((f" ({hint})" for magic, hint in _HINTS.items() if start.startswith(magic)), "")
-    raise CaptureError(f"not a capture, it begins with {start.hex()}{hint}", path=path, offset=0)
+    raise CaptureError(
+        f"not a capture, it begins with {start[:_SHOWN].hex()}{hint}", path=path, offset=0
+    )
 
 
 def _map(file: BinaryIO, path: str) -> mmap.mmap:
@@ -204,90 +251,3 @@ def _read(start: bytes, file: BinaryIO, size: int) -> Iterator[bytes]:
     while piece:
         yield piece
         piece = file.read(size)
-
-
-class _Decompressor(Protocol):
-    """What zlib and zstandard have in common: one object decompresses one member or frame."""
-
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    def decompress(self, data: bytes, /) -> bytes: ...
-
-
-class _Codec(NamedTuple):
-    """A way of compression: what decompresses one member or frame, and how it says "damaged"."""
-
-    new: Callable[[], _Decompressor]
-    error: type[Exception]
-
-
-def _codec_of(start: bytes) -> _Codec | None:
-    """Choose by the first bytes of a file; None: it is not compressed."""
-    if start.startswith(_GZIP):
-        return _Codec(lambda: zlib.decompressobj(wbits=zlib.MAX_WBITS | 16), zlib.error)
-    if start.startswith(_ZSTD) or start[1:] == _ZSTD_SKIPPABLE:
-        # Imported when wanted, as above.
-        import zstandard
-
-        return _Codec(zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError)
-    return None
-
-
-class _Members:
-    """Decompresses what was compressed in several parts, one after the other."""
-
-    def __init__(self, new: Callable[[], _Decompressor]) -> None:
-        self._new = new
-        self._current = new()
-
-    @property
-    def complete(self) -> bool:
-        """Whether the last part is all there."""
-        return self._current.eof
-
-    def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Give the content of the next piece of input."""
-        while piece:
-            if self._current.eof:
-                # Zeros pad an archive to the blocks of a tape.
-                piece = piece.lstrip(b"\0")
-                if not piece:
-                    return
-                self._current = self._new()
-            yield self._current.decompress(piece)
-            piece = self._current.unused_data if self._current.eof else b""
-
-
-def _decompress(
-    pieces: Iterable[bytes],
-    codec: _Codec,
-    path: str,
-    problems: list[CaptureError],
-) -> Iterator[bytes]:
-    """Decompress up to the end or to damage, which is put down in ``problems``.
-
-    Raises:
-        CaptureError: damage comes before any content.
-    """
-    members = _Members(codec.new)
-    position = size = 0
-    reason = "the compressed data ends early"
-    try:
-        for piece in pieces:
-            for content in members.feed(piece):
-                size += len(content)
-                yield content
-            position += len(piece)
-    except codec.error as error:
-        reason = f"the compressed data is damaged: {error}"
-    else:
-        if members.complete:
-            return
-    problem = CaptureError(reason, path=path, offset=position)
-    if not size:
-        raise problem
-    problems.append(problem)

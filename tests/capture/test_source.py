@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 import zstandard
 
-from mfdtool.capture.source import Source, open_capture, open_raw
+from mfdtool.capture.source import Source, open_capture, open_copy, open_raw
 from mfdtool.errors import CaptureError
 from mfdtool.packets import pcap
 from mfdtool.packets.info import Format
@@ -252,3 +253,12 @@ def test_dropped_pages_can_be_read_again(tmp_path: Path, start: int, stop: int) 
         assert source.view == data
         source.drop_pages(start, stop)
         assert source.view == data
+
+
+def test_no_room_for_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def map_nothing(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("mfdtool.capture.source.mmap.mmap", map_nothing)
+    with pytest.raises(CaptureError, match="image: Cannot allocate memory"):
+        open_copy([b"content"], "image", problems=[])
