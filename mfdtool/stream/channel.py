@@ -61,6 +61,7 @@ class Stream:
         last_time_ns: when its latest byte arrived.
         end: how it ended, once that is known.
         head: the first bytes of a stream that could not be identified; its others are not kept.
+        origin: where it begins in the file that it came as.
     """
 
     number: int
@@ -74,6 +75,7 @@ class Stream:
     last_time_ns: int = -1
     end: End | None = None
     head: bytes = b""
+    origin: int = 0
     searched_packet: int = 0
     searched_element: int = 0
 

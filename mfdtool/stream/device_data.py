@@ -20,7 +20,7 @@ from mfdtool.stream.devices import DeviceKey, PacketKeys, SectionTracker, sectio
 from mfdtool.stream.extraction import Extractor, Hole, Pieces, Spool, pieces_of
 from mfdtool.stream.frames import Frame, Kind
 from mfdtool.stream.indexes import IdxRange
-from mfdtool.stream.phases import Phase, PhaseTracker
+from mfdtool.stream.phases import BEFORE_SWITCHOVER, PhaseTracker
 from mfdtool.stream.selection import is_device
 from mfdtool.stream.span import Span
 from mfdtool.stream.values import MarkerRecord
@@ -46,6 +46,7 @@ class _Waiting:
 
     parts: tuple[Stored, ...]
     checksum: int
+    origin: str
 
 
 class _OfDevice(Extractor):
@@ -97,10 +98,17 @@ class _OfDevice(Extractor):
 
 
 class DeviceExtractor(_OfDevice):
-    """The complete byte stream of a device, without its config."""
+    """The complete byte stream of a device, without its config.
+
+    Attributes:
+        origin: where the piece came from that was given last: ``main #34``, or the packet.
+        config: what is between the markers of the device's config, empty if none was seen.
+    """
 
     def __init__(self, migration: int, device: str, spool: Spool) -> None:
         super().__init__(migration, device)
+        self.origin = ""
+        self.config = b""
         self._spool = spool
         self._sections = SectionTracker()
         self._phases = PhaseTracker()
@@ -123,6 +131,7 @@ class DeviceExtractor(_OfDevice):
             yield from self._packet(frame)
         elif self._is_of_section(frame):
             self._ended |= frame.kind is Kind.MAIN_SECTION_END
+            self.config = self.config or frame.config
             yield from self._marker(frame)
         if self._waiting and self._is_released:
             yield from self._drain()
@@ -146,7 +155,7 @@ class DeviceExtractor(_OfDevice):
     @property
     def _is_released(self) -> bool:
         """Whether all precopy data has come, so that packets can be written."""
-        return self._phases.phase not in {Phase.SETUP, Phase.PRECOPY}
+        return self._phases.phase not in BEFORE_SWITCHOVER
 
     def _judge(self, migration: Migration | None) -> None:
         """Say what nobody can know to be there."""
@@ -187,7 +196,8 @@ class DeviceExtractor(_OfDevice):
                 f"main #{frame.number}: {record.data_length} bytes of data besides multifd"
                 " packets, written where they arrived"
             )
-        yield from pieces_of(frame, frame.payload, f"main #{frame.number}")
+        self.origin = f"main #{frame.number}"
+        yield from pieces_of(frame, frame.payload, self.origin)
 
     # Packets
 
@@ -205,6 +215,7 @@ class DeviceExtractor(_OfDevice):
             if idx < self._next or idx in self._waiting:
                 self.remarks.problem(f"{where}: the config has idx {idx}, as data has")
             self._last = idx
+            self.config = self.config or frame.config
             return
         span = Span(payload.start + VFIO_PACKET_HEADER_SIZE, payload.stop)
         what = f"idx {idx} ({where})"
@@ -215,9 +226,10 @@ class DeviceExtractor(_OfDevice):
         elif idx == self._next and self._is_released:
             self._checksums.append(_checksum(pieces_of(frame, span, what)))
             self._next += 1
+            self.origin = what
             yield from pieces_of(frame, span, what)
         else:
-            self._stash(idx, list(pieces_of(frame, span, what)))
+            self._stash(idx, list(pieces_of(frame, span, what)), what)
 
     def _compare(self, what: str, idx: int, checksum: int) -> None:
         known = self._checksums[idx] if idx < self._next else self._waiting[idx].checksum
@@ -229,7 +241,7 @@ class DeviceExtractor(_OfDevice):
             verdict = "bytes are missing, so nobody can compare"
         self.remarks.problem(f"{what} came again: {verdict}; the first copy was taken")
 
-    def _stash(self, idx: int, pieces: list[Piece]) -> None:
+    def _stash(self, idx: int, pieces: list[Piece], origin: str) -> None:
         """Keep a packet until its turn."""
         parts: list[Stored] = []
         run: list[memoryview | bytes] = []
@@ -240,7 +252,7 @@ class DeviceExtractor(_OfDevice):
             else:
                 run.append(piece)
         parts.append(self._spool.put(run))
-        self._waiting[idx] = _Waiting(tuple(parts), _checksum(iter(pieces)))
+        self._waiting[idx] = _Waiting(tuple(parts), _checksum(iter(pieces)), origin)
 
     def _drain(self) -> Pieces:
         """Give the packets whose turn has come."""
@@ -254,6 +266,7 @@ class DeviceExtractor(_OfDevice):
         waiting = self._waiting.pop(idx)
         self._checksums.append(waiting.checksum)
         self._next = idx + 1
+        self.origin = waiting.origin
         for part in waiting.parts:
             if isinstance(part, Hole):
                 yield part

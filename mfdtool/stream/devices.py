@@ -16,9 +16,11 @@ from typing import Final, NamedTuple
 
 from mfdtool.stream.frames import Frame, Kind, Section
 from mfdtool.stream.indexes import RANGES_LISTED, IdxRange, IdxSet
+from mfdtool.stream.pci_fields import pci_state
 from mfdtool.stream.values import MarkerRecord
 from mfdtool.wire.constants import VFIO_PACKET_HEADER_SIZE, VFIOMarker
 from mfdtool.wire.multifd import MultiFDPacketDeviceState
+from mfdtool.wire.vendors.vendor import HEAD_SIZE, Evidence
 from mfdtool.wire.vfio import DeviceStateHeader
 
 _CHANNELS_LISTED: Final = 256
@@ -81,6 +83,7 @@ class DeviceSummary:
         duplicates: packets whose idx had been there already.
         behind_config: packets whose idx is greater than the config's.
         headless: packets whose VFIO header is missing or too short.
+        evidence: what its driver can be told by, as far as the capture has it.
     """
 
     key: DeviceKey
@@ -98,6 +101,7 @@ class DeviceSummary:
     duplicates: int
     behind_config: int
     headless: int
+    evidence: Evidence
 
     @property
     def is_whole(self) -> bool:
@@ -137,12 +141,15 @@ class DeviceTracker:
         "_configs",
         "_duplicates",
         "_first",
+        "_head",
+        "_head_ended",
         "_headless",
         "_idx",
         "_key",
         "_last",
         "_main",
         "_multifd",
+        "_pci",
         "_precopy",
     )
 
@@ -154,6 +161,8 @@ class DeviceTracker:
         self._idx = IdxSet()
         self._channels: dict[str, None] = {}
         self._first = self._last = -1
+        self._head, self._head_ended = b"", False
+        self._pci: tuple[int, int] | None = None
 
     def add_packet(self, frame: Frame) -> None:
         """Count a multifd packet."""
@@ -168,7 +177,9 @@ class DeviceTracker:
         size = header.next_packet_size - VFIO_PACKET_HEADER_SIZE
         if not self._idx.add(header.idx):
             self._duplicates += 1
+        self._look_at_data(frame, size)
         if header.is_config:
+            self._look_at_config(frame)
             self._configs += 1
             self._config = ConfigSummary(
                 via=Via.MULTIFD,
@@ -184,12 +195,14 @@ class DeviceTracker:
         """Count a record of the main stream; ``section`` is the kind of its section's header."""
         size = record.data_length
         if record.marker == VFIOMarker.DEV_DATA_STATE:
+            self._look_at_data(frame, size)
             if section in _PRECOPY_SECTIONS:
                 self._precopy.add(size, frame.missing)
             else:
                 self._stamp(frame)
                 self._main.add(size, frame.missing)
         elif record.marker == VFIOMarker.DEV_CONFIG_STATE:
+            self._look_at_config(frame)
             self._configs += 1
             markers = 2 * (frame.length - size)
             self._config = ConfigSummary(
@@ -220,7 +233,20 @@ class DeviceTracker:
             duplicates=self._duplicates,
             behind_config=idx.count - (stop - missing_count),
             headless=self._headless,
+            evidence=Evidence(self._head[:HEAD_SIZE], self._pci),
         )
+
+    def _look_at_data(self, frame: Frame, size: int) -> None:
+        """Collect the first bytes of the state, as far as nothing is missing between them."""
+        if len(self._head) < HEAD_SIZE and not self._head_ended and frame.head:
+            self._head += frame.head
+            self._head_ended = len(frame.head) < min(size, HEAD_SIZE)
+
+    def _look_at_config(self, frame: Frame) -> None:
+        """Take the device's ids from its config."""
+        state = pci_state(frame.config)
+        if state is not None:
+            self._pci = state.header.vendor_id, state.header.device_id
 
     def _stamp(self, frame: Frame) -> None:
         if self._first < 0:

@@ -3,7 +3,8 @@
 
 Bodies do not say how long they are, and captures have holes. A footer with a plausible element
 behind it is what sections are found by: five bytes that repeat the section's id, then a type and
-a header that make sense.
+a header that make sense. Right behind a hole an element may begin as well: captures lack segments,
+and a source often ends a segment where an element ends.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ _FOOTER_START: Final = bytes((SectionType.FOOTER, 0, 0))
 _HEADER_SIZE: Final = 5
 _START_PREFIX: Final = 6
 """Bytes of a START or FULL header up to and with the idstr's length."""
+_END_SIZE: Final = 1 + _HEADER_SIZE + 1
+"""EOF, the vmdescription's header, and the brace that its text begins with."""
 _LONGEST: Final = _START_PREFIX + 255
 
 
@@ -43,6 +46,40 @@ def find_element(reader: Reader, start: int, known: Container[int]) -> tuple[int
         if verdict:
             return at, at
         start = at + 1
+
+
+def find_behind_gaps(
+    reader: Reader, start: int, stop: int, known: Container[int]
+) -> tuple[int | None, int]:
+    """Search for a plausible element right behind one of the gaps between two positions.
+
+    Gives where it begins, or None; and where to search on if more was fed, ``stop`` if all gaps
+    were looked behind.
+    """
+    passed = start
+    for low, high in reader.stretches(start, stop):
+        if low > passed:
+            verdict = _resumes(reader, low, known)
+            if verdict is None:
+                return None, passed
+            if verdict:
+                return low, low
+        passed = high
+    return None, stop
+
+
+def _resumes(reader: Reader, at: int, known: Container[int]) -> bool | None:
+    """Tell whether an element begins behind a gap; None if more must be fed to know.
+
+    An end is believed only with the text of a vmdescription behind it: it gives up all the rest.
+    """
+    if reader.peek_at(at, 1) != bytes([SectionType.EOF]):
+        return looks_like_element(reader, at, known)
+    data = reader.peek_at(at, _END_SIZE)
+    if len(data) < _END_SIZE:
+        is_all = reader.end is not None or at + len(data) < reader.fed
+        return len(data) == 1 and at + 1 == reader.fed if is_all else None
+    return data[1] == SectionType.VMDESCRIPTION and data.endswith(b"{")
 
 
 def looks_like_element(reader: Reader, at: int, known: Container[int]) -> bool | None:

@@ -7,6 +7,7 @@ pieces of one byte string in *its* order, as early as it can.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
@@ -75,7 +76,7 @@ class Remarks:
             self.notes.append(text)
 
 
-class Extractor:
+class Extractor(ABC):
     """Base of all extractors.
 
     Attributes:
@@ -89,17 +90,17 @@ class Extractor:
         self.remarks = Remarks()
         self.found = False
 
+    @abstractmethod
     def add(self, frame: Frame) -> Pieces:
         """Take the next frame of the migration; give what can be given now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self, migration: Migration | None) -> Pieces:
         """Give what is left after the last frame, with what the decoder knows; None: nothing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wanted(self) -> str:
         """Say what is looked for, and what there is instead, in case it was not found."""
-        raise NotImplementedError
 
 
 class ChannelExtractor(Extractor):
@@ -182,7 +183,7 @@ def pieces_of(frame: Frame, span: Span, what: str) -> Pieces:
         yield extent.view[low - extent.start : high - extent.start]
         position = high
     if position < span.stop:
-        yield _hole(what, position - span.start, len(span))
+        yield _hole(what, position - span.start, span.size)
 
 
 def _hole(what: str, start: int, stop: int) -> Hole:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from mfdtool.stream.frames import Frame
 
-Scalar: TypeAlias = int | str | bool | list[Any] | None
+Scalar: TypeAlias = int | str | bool | list[Any] | dict[str, Any] | None
 """A value as JSON has it."""
 
 Getter: TypeAlias = Callable[[Frame], Scalar]
@@ -28,6 +28,8 @@ class FieldType(Enum):
     TIME = "time"
     """Seconds since the epoch: a decimal string with nine digits behind the point."""
     LIST = "list"
+    OBJECT = "object"
+    """Named values, which may be lists and objects; they take long to make."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,6 +219,36 @@ _SECTION: Final = tuple(
 _SECTION_HEADER: Final = (*_SECTION, _wire(SectionStart, "version_id"))
 _PART: Final = (_wire(SectionPart, "section_id"), *_SECTION[1:])
 _FOOTER: Final = (_wire(SectionFooter, "section_id"), *_SECTION[1:])
+_STATE: Final = (
+    *_SECTION,
+    _section(SectionStart, "version_id"),
+    _DATA_LENGTH,
+    Field(
+        "field_count",
+        _INTEGER,
+        "value",
+        "fields of the device's state; an array of numbers is one",
+        "vmstate.c:vmstate_save_state_v",
+        convert=field_values.field_count,
+    ),
+    Field(
+        "fields",
+        FieldType.OBJECT,
+        "value",
+        "the device's state, field by field, as the vmdescription or its handler tells",
+        "vmstate.c:vmstate_save_state_v",
+        convert=field_values.state_fields,
+    ),
+    Field(
+        "undecoded",
+        FieldType.LIST,
+        "value",
+        "what no field claims: offset in the data, length and reason",
+        "vmstate.c:vmstate_load_state",
+        convert=field_values.undecoded_ranges,
+        optional=True,
+    ),
+)
 _COMMAND: Final = (
     Field(
         "command",
@@ -275,7 +305,7 @@ _RAM_RECORD: Final = (
     Field(
         "blocks",
         FieldType.LIST,
-        "value.entries",
+        "value",
         "RAM blocks of a MEM_SIZE record: idstr, used_length and more of each",
         MemSizeEntry.SOURCE,
         convert=field_values.ram_blocks,
@@ -343,7 +373,7 @@ BY_KIND: Final[Mapping[Kind, tuple[Field, ...]]] = {
     Kind.MAIN_COMMAND: _COMMAND,
     Kind.MAIN_EOF: (),
     Kind.MAIN_VMDESCRIPTION: (_wire(VmDescriptionHeader, "length", shown="payload_length"),),
-    Kind.MAIN_OPAQUE: (*_SECTION, _DATA_LENGTH),
+    Kind.MAIN_OPAQUE: _STATE,
     Kind.RAM_RECORD: _RAM_RECORD,
     Kind.VFIO_MARKER: _MARKER,
     Kind.RETURN_PATH_MESSAGE: _RETURN_PATH,

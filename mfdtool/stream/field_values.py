@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mfdtool.stream.field import Scalar
 from mfdtool.stream.frames import Section
-from mfdtool.stream.values import CommandRecord, ReturnPathRecord
+from mfdtool.stream.iterable import RecordsBody
+from mfdtool.stream.values import CommandRecord, RamRecord, ReturnPathRecord
+from mfdtool.stream.vmstate import DeviceState, named_fields
 from mfdtool.wire.codec import Message
 from mfdtool.wire.constants import (
     MULTIFD_COMPRESSION_MASK,
@@ -140,6 +142,31 @@ def configuration_uuid(configuration: Configuration) -> str | None:
     return None
 
 
+# Bodies.
+
+
+def field_count(state: DeviceState | RecordsBody) -> int:
+    """Count a body's fields; an array of numbers is one."""
+    if isinstance(state, RecordsBody):
+        return state.count()
+    return sum(1 for _ in state.decode().fields())
+
+
+def state_fields(state: DeviceState | RecordsBody) -> dict[str, Any]:
+    """Give a body's fields by name."""
+    if isinstance(state, RecordsBody):
+        return state.to_mapping()
+    return named_fields(state, state.decode())
+
+
+def undecoded_ranges(state: DeviceState | RecordsBody) -> list[Any] | None:
+    """List what no field claims of a body."""
+    rest = state.rest() if isinstance(state, DeviceState) else None
+    if rest is None:
+        return None
+    return [{"offset": rest.start, "length": rest.stop - rest.start, "reason": rest.reason}]
+
+
 # Commands and return path messages.
 
 
@@ -178,9 +205,12 @@ def record_type(flags: int) -> str:
     return flag_names(flags & _NOT_CONTINUE, RAM_FLAGS)
 
 
-def ram_blocks(entries: tuple[MemSizeEntry, ...]) -> list[Any] | None:
-    """List the blocks of a MEM_SIZE record."""
-    return [_block(entry) for entry in entries] or None
+def ram_blocks(record: RamRecord) -> list[Any] | None:
+    """List the blocks of a MEM_SIZE record; of mapped ones also how many pages are there."""
+    blocks = [_block(entry) for entry in record.entries]
+    for block, present in zip(blocks, record.mapped, strict=False):
+        block["pages_present"] = present
+    return blocks or None
 
 
 def _block(entry: MemSizeEntry) -> dict[str, object]:

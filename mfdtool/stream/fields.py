@@ -13,15 +13,22 @@ from functools import lru_cache
 from types import NoneType
 from typing import Final, TypeAlias
 
-from mfdtool.stream.field import Field, Getter, Scalar
+from mfdtool.stream.field import Field, FieldType, Getter, Scalar
 from mfdtool.stream.field_tables import BY_KIND, BY_VALUE, COMMON
 from mfdtool.stream.frames import Frame, Kind
+from mfdtool.stream.pci_fields import PCI_CONFIG
 
 FORMAT: Final = 1
 """Version of the JSON that frames are written as."""
 
+WITH_CONFIG: Final = frozenset({Kind.MULTIFD_DEVICE_STATE, Kind.VFIO_MARKER})
+"""Kinds of which some frames carry a device's config."""
+
 Shape: TypeAlias = tuple[Kind, type[object]]
-"""What decides which fields a frame has: its kind, and the class of its value."""
+"""What decides which fields a frame has: its kind, and the class of its value.
+
+That of a frame that carries a config is ``bytes``, see `shape_of`.
+"""
 
 
 class UnknownFieldError(ValueError):
@@ -45,19 +52,26 @@ class Definition:
     kinds: tuple[Kind, ...]
 
 
+def shape_of(frame: Frame) -> Shape:
+    """Give the shape of a frame."""
+    return frame.kind, type(frame.config or frame.value)
+
+
 @lru_cache(maxsize=256)
 def fields_of(shape: Shape) -> tuple[Field, ...]:
     """List the fields that frames of a shape have, in the order in which they are shown."""
     kind, value = shape
+    if value is bytes:
+        return COMMON + BY_KIND[kind] + PCI_CONFIG
     fields = BY_VALUE.get(value, BY_KIND[kind])
     if value is NoneType:
         fields = tuple(field for field in fields if not field.path.startswith("value"))
     return COMMON + fields
 
 
-def values(frame: Frame) -> dict[str, Scalar]:
-    """Give the values that a frame has, by name and in order."""
-    getters = _getters_of((frame.kind, type(frame.value)))
+def values(frame: Frame, *, objects: bool = True) -> dict[str, Scalar]:
+    """Give the values that a frame has, by name and in order; ``objects`` only if wanted."""
+    getters = _getters_of(shape_of(frame), objects=objects)
     return {name: value for name, get in getters if (value := get(frame)) is not None}
 
 
@@ -91,8 +105,12 @@ def check_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=256)
-def _getters_of(shape: Shape) -> tuple[tuple[str, Getter], ...]:
-    return tuple((field.name, field.getter()) for field in fields_of(shape))
+def _getters_of(shape: Shape, *, objects: bool) -> tuple[tuple[str, Getter], ...]:
+    return tuple(
+        (field.name, field.getter())
+        for field in fields_of(shape)
+        if objects or field.type is not FieldType.OBJECT
+    )
 
 
 def _catalog() -> dict[str, tuple[Definition, ...]]:
@@ -101,7 +119,7 @@ def _catalog() -> dict[str, tuple[Definition, ...]]:
         field.name: (Definition(field, ()),) for field in COMMON
     }
     for kind, fields in BY_KIND.items():
-        for field in fields:
+        for field in (*fields, *(PCI_CONFIG if kind in WITH_CONFIG else ())):
             known = catalog.get(field.name, ())
             catalog[field.name] = _with_kind(known, kind, field)
     return catalog

@@ -8,6 +8,7 @@ channel's frames account for every byte of it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -84,6 +85,9 @@ class Frame:
         section: the section it belongs to (main channel).
         reason: why bytes are missing or undecoded.
         extents: the frame's bytes, if the decoder was asked to keep them.
+        config: what is between the markers of a device's config, if it is whole and of a size
+            that a real one can have; empty otherwise.
+        head: the first bytes of device data that may begin a device's state.
     """
 
     kind: Kind
@@ -100,6 +104,8 @@ class Frame:
     section: Section | None = None
     reason: str = ""
     extents: tuple[Extent, ...] = field(default=(), compare=False, repr=False)
+    config: bytes = field(default=b"", repr=False)
+    head: bytes = field(default=b"", repr=False)
 
     @property
     def complete(self) -> bool:
@@ -142,7 +148,7 @@ Gives that position, or None; and where to search on when more was fed.
 """
 
 
-class Framer:
+class Framer(ABC):
     """What all framers share: a reader, a channel's name, and the numbering of frames.
 
     Attributes:
@@ -162,9 +168,9 @@ class Framer:
         self._lost_stamp = Stamp(0, -1)
         self._lost_missing = 0
 
+    @abstractmethod
     def frames(self) -> Frames:
         """Yield the channel's frames, and None whenever more input is needed."""
-        raise NotImplementedError
 
     def _frame(
         self,
@@ -179,6 +185,8 @@ class Framer:
         section: Section | None = None,
         reason: str = "",
         last: Stamp | None = None,
+        config: bytes = b"",
+        head: bytes = b"",
     ) -> Frame:
         """Make the frame from ``start`` to the cursor; ``length`` if it claims to be longer."""
         reader = self.reader
@@ -207,6 +215,8 @@ class Framer:
             section,
             reason,
             reader.take_extents(start, start + length) if reader.keeps else (),
+            config,
+            head,
         )
 
     def _gaps(self) -> list[Frame]:
@@ -278,7 +288,7 @@ class Framer:
             Kind.UNDECODED,
             lost.start,
             self._lost_stamp,
-            length=len(lost),
+            length=lost.size,
             missing=missing,
             payload=lost,
             reason=reason,

@@ -12,16 +12,17 @@ from collections.abc import Generator
 from typing import Final
 
 from mfdtool.errors import WireError
-from mfdtool.stream.elements import SECTION_ID_LIMIT, find_element, looks_like_element
+from mfdtool.stream.elements import SECTION_ID_LIMIT
 from mfdtool.stream.frames import ChannelId, Frame, Frames, Kind, Section
 from mfdtool.stream.parsing import take
-from mfdtool.stream.ram import RamFramer, is_plausible_word
+from mfdtool.stream.ram import is_plausible_word
 from mfdtool.stream.reader import Reader, State
 from mfdtool.stream.span import EndReason, Span
 from mfdtool.stream.values import CommandRecord, MarkerRecord
+from mfdtool.stream.vmstate_bodies import DESCRIPTION_LIMIT, BodyFramer
 from mfdtool.wire.constants import (
+    PAGE_SIZES,
     QEMU_VM_FILE_MAGIC,
-    SECTION_FOOTER_SIZE,
     Command,
     SectionType,
     VFIOMarker,
@@ -38,14 +39,9 @@ from mfdtool.wire.main_stream import (
     VmDescriptionHeader,
     parse_command_payload,
 )
-from mfdtool.wire.vfio import DEVICE_DATA_LAYOUT, MARKER_LAYOUT
-from mfdtool.wire.vmdesc import VmDescription, body_sizes, parse_vmdescription
-
-DESCRIPTION_LIMIT: Final = 16 << 20
-"""Longest vmdescription that is decoded; real ones have some ten thousand bytes."""
-
-HOLD_LIMIT: Final = 256 << 20
-"""Bytes of device sections that are held until the vmdescription comes."""
+from mfdtool.wire.vendors.vendor import HEAD_SIZE
+from mfdtool.wire.vfio import CONFIG_LIMIT, DEVICE_DATA_LAYOUT, MARKER_LAYOUT
+from mfdtool.wire.vmdesc import VmDescription
 
 _START_KINDS: Final = {
     SectionType.START: Kind.MAIN_SECTION_START,
@@ -56,6 +52,7 @@ _PART_KINDS: Final = {
     SectionType.END: Kind.MAIN_SECTION_END,
 }
 _END_OF_STATE: Final = VFIOMarker.END_OF_STATE.to_bytes(8)
+_PAGE_BITS_LIMIT: Final = 20
 _MARKERS: Final = frozenset(int(marker) for marker in VFIOMarker)
 _BODY_ENDS: Final = frozenset(
     {
@@ -66,17 +63,15 @@ _BODY_ENDS: Final = frozenset(
 )
 _MARKER_PREFIX: Final = VFIOMarker.END_OF_STATE >> 16
 """What all of QEMU's markers have in common: an unknown one is shown as such."""
-_DESCRIPTION_HEADER: Final = 5
 
 
-class MainFramer(RamFramer):
+class MainFramer(BodyFramer):
     """Cuts a main stream.
 
     ``from_start`` is False if the capture may have missed the stream's first bytes.
     ``description`` is a vmdescription kept from elsewhere, for a stream that has none.
 
     Attributes:
-        sections: those whose header was seen, by id.
         ended: whether the stream's own end was seen.
     """
 
@@ -89,28 +84,17 @@ class MainFramer(RamFramer):
         page_size: int | None = None,
         description: VmDescription | None = None,
     ) -> None:
-        super().__init__(reader, channel, page_size=page_size)
-        self.description = description
-        self._sizes = body_sizes(description) if description is not None else {}
-        self.sections: dict[int, Section] = {}
+        super().__init__(reader, channel, page_size=page_size, description=description)
         self.ended = False
         self._from_start = from_start
-        self._searched = description is not None
-        self._switched = False
-        self._has_footers = True
-        self._patient = True
-
-    def hurry(self) -> None:
-        """Wait no longer for the vmdescription, and hold no other channel back."""
-        self._searched = True
-        self.waiting_since = None
+        self._iterated = False
 
     def frames(self) -> Frames:
         """Yield everything up to the end of the stream."""
         if self._from_start:
             yield from self._header()
         else:
-            yield from self._lose(self.find_element, "the stream's start is not captured")
+            yield from self._lose(self.find_again, "the stream's start is not captured")
         while (yield from self._element()):
             yield from self._gaps()
         yield from self._after_eof()
@@ -142,8 +126,13 @@ class MainFramer(RamFramer):
         self.capabilities = configuration.capabilities
         for subsection in configuration.subsections:
             if isinstance(subsection.body, TargetPageBits):
-                self.page_size = 1 << min(subsection.body.target_page_bits, 20)
+                self._learn(1 << min(subsection.body.target_page_bits, _PAGE_BITS_LIMIT))
         yield self._frame(Kind.MAIN_CONFIGURATION, start, first, value=configuration)
+
+    def _learn(self, page_size: int) -> None:
+        """Take the page size that the stream tells, if a target can have it."""
+        if page_size in PAGE_SIZES:
+            self.page_size = page_size
 
     # Elements
 
@@ -154,7 +143,7 @@ class MainFramer(RamFramer):
         if state is State.END:
             return False
         if state is State.GAP:
-            yield from self._lose(self.find_element, "a section header is missing")
+            yield from self._lose(self.find_again, "a section header is missing")
             return True
         kind = reader.peek(1)[0]
         if kind == SectionType.EOF:
@@ -174,7 +163,7 @@ class MainFramer(RamFramer):
         else:
             known = False
         if not known:
-            yield from self._lose(self.find_element, self._why_lost())
+            yield from self._lose(self.find_again, self._why_lost())
         return True
 
     def _why_lost(self) -> str:
@@ -193,6 +182,9 @@ class MainFramer(RamFramer):
             return False
         section = Section(header.section_id, header.idstr, header.instance_id, header.version_id)
         self.sections[header.section_id] = section
+        if header.type is SectionType.FULL:
+            # Of a background snapshot, or what tells of the switchover is lost.
+            self._switched |= self._iterated
         yield self._frame(_START_KINDS[header.type], start, first, value=header, section=section)
         return (yield from self._body(section, header.type))
 
@@ -206,6 +198,7 @@ class MainFramer(RamFramer):
         if section is None:
             # Its START was not captured: what it is must show in the body.
             section = Section(header.section_id, "", 0, 0)
+        self._iterated = True
         self._switched |= header.type is SectionType.END
         yield self._frame(_PART_KINDS[header.type], start, first, value=header, section=section)
         return (yield from self._body(section, header.type))
@@ -270,7 +263,7 @@ class MainFramer(RamFramer):
             except WireError:
                 payload = None
         if isinstance(payload, PostcopyAdvise):
-            self.page_size = payload.page_size
+            self._learn(payload.page_size)
         self._switched |= header.command is Command.SWITCHOVER_START
         missing = yield from reader.skip(header.len)
         yield self._frame(
@@ -299,6 +292,7 @@ class MainFramer(RamFramer):
             first = reader.stamp()
             (marker,) = MARKER_LAYOUT.unpack(reader.peek(MARKER_LAYOUT.size))
             size = 0
+            config = head = b""
             header = MARKER_LAYOUT.size
             if marker == VFIOMarker.DEV_DATA_STATE:
                 header = DEVICE_DATA_LAYOUT.size
@@ -306,8 +300,11 @@ class MainFramer(RamFramer):
                 if state is not State.READY:
                     return False
                 size = DEVICE_DATA_LAYOUT.parse(reader.peek(header)).size
+                yield from reader.need(header + min(size, HEAD_SIZE))
+                head = reader.peek_at(start + header, min(size, HEAD_SIZE))
             elif marker == VFIOMarker.DEV_CONFIG_STATE:
                 size = yield from self._config_size(section)
+                config = reader.peek_at(start + header, size) if size <= CONFIG_LIMIT else b""
             elif marker not in _MARKERS and marker >> 16 != _MARKER_PREFIX:
                 return False
             reader.advance(header)
@@ -323,6 +320,8 @@ class MainFramer(RamFramer):
                 payload=Span(body, body + size) if size else None,
                 section=section,
                 reason="not captured" if missing else "",
+                config=b"" if missing else config,
+                head=head,
             )
             yield from self._gaps()
             if marker in _BODY_ENDS:
@@ -337,133 +336,6 @@ class MainFramer(RamFramer):
         self.waiting_since = None
         return 0 if at is None else at - start
 
-    def _search(self, pattern: bytes, start: int) -> Generator[None, None, int | None]:
-        """Wait until ``pattern`` is found behind ``start``; None if it never comes."""
-        reader = self.reader
-        search = start
-        while (at := reader.find(pattern, search)) < 0:
-            if reader.end is not None or reader.fed - start > HOLD_LIMIT:
-                return None
-            search = max(start, reader.fed - len(pattern) + 1)
-            yield None
-        return at
-
-    # Opaque bodies
-
-    def _opaque(self, section: Section, *, is_full: bool) -> Generator[Frame | None, None, bool]:
-        """Yield a body as one frame; False if its end was not found."""
-        reader = self.reader
-        yield from self._close_lost("not a record of the section")
-        start = reader.position
-        state = yield from reader.need(1)
-        if state is State.END:
-            return False
-        first = reader.stamp()
-        size = None
-        # What follows the body tells where it ends, and may come later than its last byte.
-        self.waiting_since = first.record if self._patient else None
-        if is_full:
-            yield from self._await_description()
-            size = yield from self._described_size(section)
-        if size is None:
-            size = yield from self._size_by_footer(section)
-        self.waiting_since = None
-        if size is None:
-            return False
-        if not size:
-            return True
-        missing = yield from reader.skip(size)
-        yield self._frame(
-            Kind.MAIN_OPAQUE,
-            start,
-            first,
-            length=size,
-            missing=missing,
-            payload=Span(start, start + size),
-            section=section,
-            reason="not captured" if missing else "",
-        )
-        yield from self._gaps()
-        return True
-
-    def _await_description(self) -> Generator[None, None, None]:
-        """Wait for the stream's end and read the vmdescription there, once.
-
-        Before the switchover that would be a long wait; the few FULL sections there are found by
-        their footers.
-        """
-        reader = self.reader
-        if not self._switched:
-            return
-        start = reader.position
-        while not self._searched:
-            if reader.end is not None:
-                self._searched = True
-                self._read_description(start)
-            elif reader.fed - start > HOLD_LIMIT:
-                self._searched = True
-            else:
-                yield None
-
-    def _read_description(self, start: int) -> None:
-        """Decode the vmdescription that ends the stream, if one does."""
-        reader = self.reader
-        pattern = bytes((SectionType.EOF, SectionType.VMDESCRIPTION, 0))
-        at = reader.find(pattern, start)
-        while at >= 0:
-            body = at + 1 + _DESCRIPTION_HEADER
-            length = int.from_bytes(reader.peek_at(body - 4, 4))
-            if length == reader.fed - body and length <= DESCRIPTION_LIMIT:
-                try:
-                    self.description = parse_vmdescription(reader.peek_at(body, length))
-                except WireError:
-                    return
-                self._sizes = body_sizes(self.description)
-                return
-            at = reader.find(pattern, at + 1)
-
-    def _described_size(self, section: Section) -> Generator[None, None, int | None]:
-        """Give the body's size by the vmdescription, if the section's footer is there indeed."""
-        size = self._sizes.get((section.idstr, section.instance_id))
-        if size is None or not self._has_footers:
-            return size
-        fits = yield from self._is_footer(self.reader.position + size, section)
-        return size if fits else None
-
-    def _is_footer(self, at: int, section: Section) -> Generator[None, None, bool]:
-        reader = self.reader
-        while reader.fed < at + SECTION_FOOTER_SIZE and reader.end is None:
-            yield None
-        footer = reader.peek_at(at, SECTION_FOOTER_SIZE)
-        return footer == SectionFooter(section_id=section.section_id).build()
-
-    def _size_by_footer(self, section: Section) -> Generator[None, None, int | None]:
-        """Search the section's footer, with a plausible element behind it."""
-        start = self.reader.position
-        footer = SectionFooter(section_id=section.section_id).build()
-        search = start
-        while True:
-            at = yield from self._search(footer, search)
-            if at is None:
-                return None
-            if (yield from self._is_element(at + SECTION_FOOTER_SIZE)):
-                return at - start
-            search = at + 1
-
-    # Resynchronisation
-
-    def find_element(self, start: int) -> tuple[int | None, int]:
-        """Search what was fed for a footer with a plausible element behind it.
-
-        Gives the footer's position, or None; and where to search on when more was fed.
-        """
-        return find_element(self.reader, start, self.sections)
-
-    def _is_element(self, at: int) -> Generator[None, None, bool]:
-        while (verdict := looks_like_element(self.reader, at, self.sections)) is None:
-            yield None
-        return verdict
-
     # After EOF
 
     def _after_eof(self) -> Frames:
@@ -475,6 +347,10 @@ class MainFramer(RamFramer):
             header = yield from take(reader, VmDescriptionHeader.parse_prefix)
             if header is not None:
                 body = reader.position
+                if self.description is None and header.length <= DESCRIPTION_LIMIT:
+                    state = yield from reader.need(header.length)
+                    if state is State.READY:
+                        self._read_description(body, header.length)
                 missing = yield from reader.skip(header.length)
                 yield self._frame(
                     Kind.MAIN_VMDESCRIPTION,

@@ -7,6 +7,7 @@ The order is that of arrival: a frame has arrived when the capture record with i
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Final
@@ -87,17 +88,23 @@ class Decoder:
         *,
         page_size: int | None = None,
         description: VmDescription | None = None,
+        descriptions: Mapping[int, VmDescription] | None = None,
         keep_extents: bool = False,
+        is_single: bool = False,
     ) -> None:
         """Set up; ``page_size`` and ``description`` replace what a stream does not tell.
 
-        With ``keep_extents`` every frame refers to its bytes, which costs time and memory.
+        ``descriptions`` are those of migrations that were read before, by their indexes.
+        With ``keep_extents`` every frame refers to its bytes, which costs time and memory. With
+        ``is_single`` all streams are known to be one migration's, whatever they say.
         """
+        self._is_single = is_single
         self._keeps = keep_extents
         self.migrations: list[Migration] = []
         self.others: list[Stream] = []
         self._page_size = page_size
         self._description = description
+        self._descriptions = descriptions or {}
         self._streams: dict[int, Stream] = {}
         self._channels: dict[int, Channel] = {}
         self._frames: list[Frame] = []
@@ -117,13 +124,18 @@ class Decoder:
             before = min(before, window.low_watermark)
         return self._take(before)
 
-    def add(self, kind: ChannelKind, content: Run) -> None:
-        """Take a whole stream that came as a file; all such streams are one migration's."""
+    def add(self, kind: ChannelKind, *content: Run, origin: int = 0) -> None:
+        """Take a whole stream that came as a file; all such streams are one migration's.
+
+        ``origin`` is where in the file it begins, if places in it count from the file's start.
+        """
         stream = Stream(2 * len(self._streams), None, Opening.SYN, 0, -1, self._reader(), kind=kind)
+        stream.origin = origin
         self._streams[stream.number] = stream
         self._begin(stream)
-        self._feed(stream, content)
-        self._feed(stream, End(content.stop, EndReason.CAPTURE, 0, -1))
+        for run in content:
+            self._feed(stream, run)
+        self._feed(stream, End(stream.length, EndReason.CAPTURE, 0, -1))
 
     def finish(self) -> list[Frame]:
         """Give all frames that are left, after the last window."""
@@ -204,8 +216,9 @@ class Decoder:
                     ChannelId(migration.index, kind.value),
                     from_start=has_start,
                     page_size=self._page_size,
-                    description=self._description,
+                    description=self._descriptions.get(migration.index, self._description),
                 )
+                framer.origin = stream.origin
             elif kind is ChannelKind.RETURN_PATH:
                 framer = ReturnPathFramer(stream.reader, ChannelId(migration.index, kind.value))
             elif kind is ChannelKind.PREEMPT and stream.end is None:
@@ -275,7 +288,7 @@ class Decoder:
         sent nobody else's, so it is a fault of this one. With it, a channel that is there already
         tells that the capture has lost the first migration's end.
         """
-        if stream.kind is ChannelKind.RETURN_PATH:
+        if self._is_single or stream.kind is ChannelKind.RETURN_PATH:
             return False
         if init is not None and migration.uuid not in (None, init.uuid):
             name = f"multifd-{init.id}"

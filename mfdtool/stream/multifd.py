@@ -22,9 +22,11 @@ from mfdtool.wire.constants import (
     MULTIFD_MAGIC,
     MULTIFD_RAM_FIXED_SIZE,
     MULTIFD_VERSION,
+    PAGE_SIZES,
     VFIO_PACKET_HEADER_SIZE,
     X86_PAGE_SIZE,
     MultiFDFlag,
+    VFIOStateFlag,
 )
 from mfdtool.wire.multifd import (
     DEVICE_STATE_LAYOUT,
@@ -40,14 +42,18 @@ from mfdtool.wire.multifd import (
     ram_packet_size,
 )
 from mfdtool.wire.quick import quick_constructor
-from mfdtool.wire.vfio import DEVICE_STATE_HEADER_LAYOUT, DeviceStateHeader
-
-PAGE_SIZES: Final = (65536, 32768, 16384, 8192, 4096, 2048, 1024)
-"""Target page sizes that QEMU's targets use, largest first: shortest RAM packet first."""
+from mfdtool.wire.vendors.vendor import HEAD_SIZE
+from mfdtool.wire.vfio import (
+    CONFIG_LIMIT,
+    DEVICE_STATE_HEADER_LAYOUT,
+    DeviceStateHeader,
+    unwrap_config,
+)
 
 _PACKET_START: Final = HEADER_LAYOUT.message(flags=0).build()[:8]
 _DEVICE_HEADER_SIZE: Final = MULTIFD_DEVICE_STATE_SIZE + VFIO_PACKET_HEADER_SIZE
 _KNOWN_FLAGS: Final = 0x7F
+_CONFIG_STATE: Final = VFIOStateFlag.CONFIG_STATE.value
 _DEVICE_STATE: Final = MultiFDFlag.DEVICE_STATE.value
 _SYNC: Final = MultiFDFlag.SYNC.value
 
@@ -149,13 +155,16 @@ class MultiFDFramer(Framer):
         if reader.state(_DEVICE_HEADER_SIZE) is not State.READY:
             return None
         values = DEVICE_STATE_HEADER_LAYOUT.unpack(reader.peek(_DEVICE_HEADER_SIZE))
-        magic, version, flags, _, _, size, *_ = values
+        magic, version, flags, _, _, size, _, idx, state_flags = values
         if magic != MULTIFD_MAGIC or version != MULTIFD_VERSION or not flags & _DEVICE_STATE:
             return None
         length = MULTIFD_DEVICE_STATE_SIZE + size
         if size < VFIO_PACKET_HEADER_SIZE or reader.state(length) is not State.READY:
             return None
         first = reader.stamp()
+        config = head = b""
+        if state_flags & _CONFIG_STATE or not idx:
+            config, head = self._look(state_flags, _looked_at(state_flags, idx, size))
         reader.advance(length)
         last = reader.last_stamp()
         number = self._number
@@ -175,17 +184,29 @@ class MultiFDFramer(Framer):
             None,
             "",
             reader.take_extents(start, start + length) if reader.keeps else (),
+            config,
+            head,
         )
+
+    def _look(self, flags: int, count: int) -> tuple[bytes, bytes]:
+        """Give the config, or the first ``count`` bytes of data, of the packet at the cursor."""
+        data = self.reader.peek_at(self.reader.position + _DEVICE_HEADER_SIZE, count)
+        return (unwrap_config(data), b"") if flags & _CONFIG_STATE else (b"", data)
 
     def _device_state(self, start: int, first: Stamp) -> Frames:
         reader = self.reader
         state = yield from reader.need(_DEVICE_HEADER_SIZE)
         value: DeviceStateHeader | MultiFDPacketDeviceState
+        config = head = b""
         if state is State.READY:
             # Most often the whole header is there and one look decodes it.
             whole = DEVICE_STATE_HEADER_LAYOUT.parse(reader.peek(_DEVICE_HEADER_SIZE))
             size = whole.next_packet_size
             value = whole
+            if count := _looked_at(whole.flags, whole.idx, size):
+                looked = yield from reader.need(_DEVICE_HEADER_SIZE + count)
+                if looked is State.READY:
+                    config, head = self._look(whole.flags, count)
         if state is not State.READY or size < VFIO_PACKET_HEADER_SIZE:
             state = yield from reader.need(MULTIFD_DEVICE_STATE_SIZE)
             if state is State.END:
@@ -209,6 +230,8 @@ class MultiFDFramer(Framer):
             value=value,
             payload=Span(payload_start, payload_start + size),
             reason=_why(reader, missing),
+            config=config,
+            head=head,
         )
 
     def _ram(self, start: int, first: Stamp, flags: int) -> Frames:
@@ -249,18 +272,15 @@ class MultiFDFramer(Framer):
     def _payload_size(
         self, flags: int, alloc: int, normal: int, zero: int, *, next_packet_size: int
     ) -> int:
-        """Count the bytes that a destination reads behind a RAM packet.
-
-        Counts that it would refuse have no payload: what follows is judged by itself. See QEMU
-        multifd-nocomp.c:multifd_ram_unfill_packet and multifd_nocomp_recv.
-        """
-        if alloc > self._page_count or normal > alloc or zero > alloc - normal:
-            return 0
-        if not normal and not zero:
-            return 0
-        if flags & MULTIFD_COMPRESSION_MASK:
-            return next_packet_size
-        return normal * page_size_for(self._page_count)
+        """Count the bytes that a destination reads behind a RAM packet."""
+        return ram_payload_size(
+            flags,
+            alloc,
+            normal,
+            zero,
+            next_packet_size=next_packet_size,
+            page_count=self._page_count,
+        )
 
     def _learn_page_count(self, pages_alloc: int, first: Stamp) -> Frames:
         """Find out how many page offsets a RAM packet of this stream has.
@@ -268,6 +288,7 @@ class MultiFDFramer(Framer):
         A source writes the number into every packet with pages. A SYNC packet, normally the
         first of a channel, says 0 and is filled with zeroes: there the next packet's magic tells.
         """
+        # The largest page first: that is the shortest packet first.
         counts = [page_count_for(size) for size in PAGE_SIZES]
         usual = page_count_for(X86_PAGE_SIZE)
         if pages_alloc in counts:
@@ -294,6 +315,23 @@ class MultiFDFramer(Framer):
 
     def _find_packet(self, start: int) -> tuple[int | None, int]:
         return find_packet(self.reader, start)
+
+
+def ram_payload_size(
+    flags: int, alloc: int, normal: int, zero: int, *, next_packet_size: int, page_count: int
+) -> int:
+    """Count the bytes that a destination reads behind a RAM packet.
+
+    Counts that it would refuse have no payload: what follows is judged by itself. See QEMU
+    multifd-nocomp.c:multifd_ram_unfill_packet and multifd_nocomp_recv.
+    """
+    if alloc > page_count or normal > alloc or zero > alloc - normal:
+        return 0
+    if not normal and not zero:
+        return 0
+    if flags & MULTIFD_COMPRESSION_MASK:
+        return next_packet_size
+    return normal * page_size_for(page_count)
 
 
 def find_packet(reader: Reader, start: int) -> tuple[int | None, int]:
@@ -340,6 +378,14 @@ def _is_name(raw: bytes) -> bool:
     """Tell whether a fixed-size field holds a printable name, zero padded."""
     name, _, padding = raw.partition(b"\0")
     return bool(name) and name.isascii() and name.decode().isprintable() and not any(padding)
+
+
+def _looked_at(flags: int, idx: int, size: int) -> int:
+    """Count the bytes behind a packet's two headers that are kept: a config, or a state's head."""
+    size -= VFIO_PACKET_HEADER_SIZE
+    if flags & _CONFIG_STATE:
+        return size if 0 < size <= CONFIG_LIMIT else 0
+    return 0 if idx else max(0, min(size, HEAD_SIZE))
 
 
 def _cut_off(reader: Reader, what: str) -> str:

@@ -2,7 +2,9 @@
 """The last content of one page of guest RAM that was transferred.
 
 Pages travel in multifd packets, whose offsets are listed in front of the data (multifd-nocomp.c:
-multifd_ram_unfill_packet), or as records of the main stream (ram.c:ram_load_precopy).
+multifd_ram_unfill_packet), or as records of the main stream (ram.c:ram_load_precopy), or they lie
+in a mapped-ram file at their own places. A record with XBZRLE is a difference to the copy before,
+so every copy is kept until the next one comes.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ from mfdtool.errors import WireError
 from mfdtool.stream.decompress import PageDecompressor
 from mfdtool.stream.extraction import Extractor, Hole, Piece, Pieces, pieces_of
 from mfdtool.stream.frames import Frame, Kind
+from mfdtool.stream.mapped_ram import mapped_block
 from mfdtool.stream.span import Span
 from mfdtool.stream.values import RamRecord
+from mfdtool.stream.xbzrle import apply_xbzrle
 from mfdtool.wire.constants import (
     MULTIFD_COMPRESSION_MASK,
     MULTIFD_RAM_FIXED_SIZE,
@@ -26,8 +30,10 @@ from mfdtool.wire.multifd import MultiFDPacketCounts, MultiFDPacketFixed, page_s
 
 if TYPE_CHECKING:
     from mfdtool.stream.migration import Migration
+    from mfdtool.wire.ram import MemSizeEntry
 
 _OFFSET_SIZE: Final = 8
+_LOSSES: Final = frozenset({Kind.GAP, Kind.UNDECODED})
 _BLOCKS_LISTED: Final = 64
 
 
@@ -50,6 +56,7 @@ class PageExtractor(Extractor):
         self._content: list[Piece] = []
         self._origin = ""
         self._transfers = 0
+        self._lost = ""
 
     def add(self, frame: Frame) -> Pieces:
         """Remember the content if the frame has the page."""
@@ -60,6 +67,8 @@ class PageExtractor(Extractor):
             self._record(frame, value)
         elif frame.kind is Kind.UNDECODED and frame.channel.name in self._decompressors:
             self._decompressors[frame.channel.name].lose(_place(frame))
+        elif frame.kind in _LOSSES:
+            self._lost = self._lost or f"{frame.channel.name}, offset {frame.offset}"
         return iter(())
 
     def finish(self, migration: Migration | None) -> Pieces:
@@ -120,12 +129,15 @@ class PageExtractor(Extractor):
 
     def _compressed(self, frame: Frame, content: bytes | str, span: Span) -> None:
         if isinstance(content, str):
-            hole = Hole(f"{self._name} in {_place(frame)}: {content}", len(span))
+            hole = Hole(f"{self._name} in {_place(frame)}: {content}", span.size)
             self._found(frame, [hole], "compressed")
         else:
             self._found(frame, [content[span.start : span.stop]], "compressed")
 
     def _record(self, frame: Frame, record: RamRecord) -> None:
+        for entry in record.entries:
+            if entry.mapped_ram is not None and self._is_block(entry.idstr):
+                self._mapped(frame, entry, record.origin)
         if not record.ramblock or not self._is_block(record.ramblock):
             return
         if record.addr != self._offset:
@@ -137,12 +149,53 @@ class PageExtractor(Extractor):
         elif payload is None:
             return
         elif record.flags & RamFlag.PAGE:
+            self._page_size = payload.size
             self._found(frame, list(pieces_of(frame, payload, _place(frame))), "normal")
         elif record.flags & RamFlag.COMPRESS_PAGE:
             self._found(frame, [self._inflate(frame, payload, size)], "compressed")
         else:
-            what = f"{self._name} in {_place(frame)}: an XBZRLE difference, not supported"
-            self._found(frame, [Hole(what, None)], "XBZRLE")
+            self._found(frame, [self._changed(frame, payload, size)], "XBZRLE")
+
+    def _mapped(self, frame: Frame, entry: MemSizeEntry, origin: int) -> None:
+        """Find the page at its own place, if the block's bitmap has it."""
+        try:
+            block = mapped_block(entry, origin=origin)
+        except WireError:
+            return
+        place = block.bit_of(self._offset) if block is not None else None
+        if block is None or place is None:
+            return
+        self._page_size = block.page_size
+        at, mask = place
+        byte = frame.data(Span(at, at + 1))
+        if not byte:
+            what = f"{self._name} in {_place(frame)}: the bitmap's byte for it"
+            self._found(frame, [Hole(what, None)], "mapped")
+        elif byte[0] & mask:
+            pieces = pieces_of(frame, block.page_at(self._offset), _place(frame))
+            self._found(frame, list(pieces), "mapped")
+        else:
+            self._found(frame, [bytes(block.page_size)], "not in the bitmap: a zero page")
+
+    def _changed(self, frame: Frame, payload: Span, size: int) -> Piece:
+        """Apply an XBZRLE difference to the copy before (ram.c:load_xbzrle)."""
+        what = f"{self._name} in {_place(frame)}"
+        if not self._transfers:
+            return Hole(f"{what}: an XBZRLE difference to a copy that is not there", size)
+        if any(isinstance(piece, Hole) for piece in self._content):
+            return Hole(f"{what}: an XBZRLE difference to a copy that is not whole", size)
+        page = b"".join(piece for piece in self._content if not isinstance(piece, Hole))
+        if not frame.complete:
+            return Hole(f"{what}: an XBZRLE difference that is not whole", len(page))
+        if self._lost:
+            self.remarks.problem(
+                f"{what} is an XBZRLE difference, and the copy that it is for may have been lost"
+                f" at {self._lost}"
+            )
+        try:
+            return apply_xbzrle(page, frame.data(payload))
+        except WireError as error:
+            return Hole(f"{what}: {error.reason}", len(page))
 
     def _inflate(self, frame: Frame, payload: Span, size: int) -> Piece:
         what = f"{self._name} in {_place(frame)}"
@@ -159,6 +212,8 @@ class PageExtractor(Extractor):
 
     def _found(self, frame: Frame, content: list[Piece], how: str) -> None:
         self.found = True
+        if how != "XBZRLE":
+            self._lost = ""
         self._transfers += 1
         self._content = content
         self._origin = f"{_place(frame)}, {how}"

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Final
 
-from mfdtool.errors import TruncatedError
+from mfdtool.errors import TruncatedError, WireError
 from mfdtool.stream.frames import ChannelId, Frame, Framer, Frames, Kind, Section
+from mfdtool.stream.mapped_ram import MappedBlock, mapped_block
 from mfdtool.stream.parsing import take
 from mfdtool.stream.reader import Reader, Stamp, State
 from mfdtool.stream.span import Span
@@ -34,6 +35,7 @@ _KINDS: Final = frozenset(
 _SMALLEST_ODD_PAGE: Final = 8192
 _NO_POSTCOPY: Final = frozenset({"x-ignore-shared", "mapped-ram"})
 _MAX_ENTRIES: Final = 65536
+_BITMAP_PIECE: Final = 1 << 16
 
 
 def is_plausible_word(word: int) -> bool:
@@ -47,14 +49,18 @@ class RamFramer(Framer):
     Attributes:
         page_size: target page size in bytes, 0 as long as nobody knows it.
         capabilities: those that the configuration section lists.
+        origin: where in its file the stream begins: places in mapped-ram headers count from the
+            file's start.
     """
 
     def __init__(self, reader: Reader, channel: ChannelId, *, page_size: int | None = None) -> None:
         super().__init__(reader, channel)
         self.page_size = page_size or 0
         self.capabilities: frozenset[str] = frozenset()
+        self.origin = 0
         self._block = ""
         self._lacking = 0
+        self._mapped: list[int] = []
 
     def _ram_records(self, section: Section | None) -> Generator[Frame | None, None, bool]:
         """Yield the records up to EOS; False if the body could not be followed to its end."""
@@ -117,7 +123,15 @@ class RamFramer(Framer):
             first,
             length=body + size - start,
             missing=missing,
-            value=RamRecord(flags, addr, self._block if has_block else "", entries, fill),
+            value=RamRecord(
+                flags,
+                addr,
+                self._block if has_block else "",
+                entries,
+                fill,
+                tuple(self._mapped) if entries else (),
+                self.origin if self._mapped else 0,
+            ),
             payload=Span(body, body + size) if size else None,
             section=section,
             reason="not captured" if missing else "",
@@ -155,23 +169,48 @@ class RamFramer(Framer):
     def _entries(self, total: int) -> Generator[None, None, tuple[MemSizeEntry, ...] | None]:
         """Read the block list of a MEM_SIZE record."""
         entries: list[MemSizeEntry] = []
+        self._mapped = []
         while total > 0:
             entry = yield from take(self.reader, self._parse_entry)
             if entry is None or entry.used_length > total or len(entries) == _MAX_ENTRIES:
                 return None
             entries.append(entry)
             total -= entry.used_length
-            if entry.mapped_ram is not None:
-                # Bitmap and pages lie here, at places that count from the start of the file.
-                end = entry.mapped_ram.pages_offset + entry.used_length
-                if end < self.reader.position:
-                    return None
-                skipped = yield from self.reader.skip(end - self.reader.position)
-                beyond = end - self.reader.position
-                self._lacking += skipped - beyond
-                if beyond:
-                    return None
+            if entry.mapped_ram is not None and not (yield from self._mapped_pages(entry)):
+                return None
         return tuple(entries)
+
+    def _mapped_pages(self, entry: MemSizeEntry) -> Generator[None, None, bool]:
+        """Move over the pages that follow an entry, and count those that are there."""
+        reader = self.reader
+        try:
+            block = mapped_block(entry, origin=self.origin)
+        except WireError:
+            return False
+        if block is None or block.bitmap.start < reader.position:
+            return False
+        self.page_size = block.page_size
+        count = yield from self._count_bits(block)
+        self._mapped.append(min(count, block.page_count))
+        end = block.pages.stop
+        skipped = yield from reader.skip(end - reader.position)
+        beyond = end - reader.position
+        self._lacking += skipped - beyond
+        return not beyond
+
+    def _count_bits(self, block: MappedBlock) -> Generator[None, None, int]:
+        """Count the pages that a block's bitmap names, as far as the bitmap is there."""
+        reader = self.reader
+        count = 0
+        for start in range(block.bitmap.start, block.bitmap.stop, _BITMAP_PIECE):
+            stop = min(start + _BITMAP_PIECE, block.bitmap.stop)
+            while reader.fed < stop and reader.end is None:
+                yield None
+            if start >= reader.fed:
+                break
+            for low, high in reader.stretches(start, stop):
+                count += int.from_bytes(reader.peek_at(low, high - low)).bit_count()
+        return count
 
     def _parse_entry(self, data: bytes) -> tuple[MemSizeEntry, int]:
         """Decode one block, whose optional parts no byte announces.

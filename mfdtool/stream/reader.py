@@ -20,9 +20,6 @@ from typing import Final, Generic, TypeVar
 
 from mfdtool.stream.span import End, Gap, Run
 
-Waiting = Generator[None, None, None]
-"""A step that only waits."""
-
 _FIND_FIRST: Final = 1 << 8
 _FIND_BLOCK: Final = 1 << 16
 _FORGOTTEN: Final = 64

@@ -20,7 +20,9 @@ class Span:
     start: int
     stop: int
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """How many bytes; a wire's lengths are too large for ``len``."""
         return self.stop - self.start
 
 

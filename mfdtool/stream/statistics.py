@@ -231,13 +231,14 @@ class StatisticsCollector:
         return ChannelGroup(frame.channel.migration, frame.channel.name), frame.length
 
     def _find_phase(self, frame: Frame) -> tuple[Group, int] | None:
-        if frame.kind is Kind.GAP:
-            return None
         migration = frame.channel.migration
         tracker = self._phases.get(migration)
         if tracker is None:
             tracker = self._phases[migration] = PhaseTracker()
-        return PhaseGroup(migration, tracker.add(frame)), frame.length
+        phase = tracker.add(frame)
+        if frame.kind is Kind.GAP:
+            return None
+        return PhaseGroup(migration, phase), frame.length
 
     def _find_device(self, frame: Frame) -> tuple[Group, int] | None:
         if frame.kind is Kind.MULTIFD_DEVICE_STATE:

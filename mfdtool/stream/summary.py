@@ -22,14 +22,18 @@ from mfdtool.stream.devices import (
     section_key,
 )
 from mfdtool.stream.frames import Frame, Kind
+from mfdtool.stream.iterable import RecordsBody
 from mfdtool.stream.multifd import MultiFDFramer
 from mfdtool.stream.phases import PhaseTimes, PhaseTracker
 from mfdtool.stream.ram import RamFramer
+from mfdtool.stream.ram_summary import RamSummary, RamTracker
+from mfdtool.stream.recognition import Recognition, ReleaseTracker
 from mfdtool.stream.span import EndReason
-from mfdtool.stream.values import MarkerRecord, RamRecord
-from mfdtool.wire.constants import RamFlag
+from mfdtool.stream.switchover import SwitchoverSummary, SwitchoverTracker
+from mfdtool.stream.values import MarkerRecord
+from mfdtool.stream.vmstate import DeviceState
 from mfdtool.wire.main_stream import Configuration
-from mfdtool.wire.multifd import MultiFDInit, MultiFDPacketCounts
+from mfdtool.wire.multifd import MultiFDInit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -63,7 +67,8 @@ class ChannelSummary:
         from_start: whether the capture has the channel's first byte.
         bytes: length of the stream, gaps included.
         gap_bytes: bytes of it that the capture lacks.
-        undecoded_bytes: captured bytes that could not be decoded.
+        undecoded_bytes: captured bytes that could not be decoded, those of a device's state that
+            its description does not fit among them.
         frames: packets, sections, records and so on.
         incomplete: those of which bytes are missing.
         first_ns: when the connection was first seen; -1 if times are unknown.
@@ -85,29 +90,12 @@ class ChannelSummary:
     end: EndReason | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RamSummary:
-    """RAM, by multifd and on the main stream.
+@dataclass(frozen=True, slots=True)
+class Undescribed:
+    """Bodies whose fields nobody can tell: of how many sections, and their captured bytes."""
 
-    Attributes:
-        blocks: names and lengths, as the main stream lists them.
-        normal_pages: pages that were sent with their content.
-        zero_pages: pages of zeroes.
-        bytes: the content as it travelled, compressed or not.
-        packets: multifd packets with pages.
-        rounds: MULTIFD_FLUSH records, one for each pass over the guest's RAM.
-        sections: PART sections of RAM, one for each iteration.
-        syncs: SYNC packets of all channels.
-    """
-
-    blocks: tuple[tuple[str, int], ...] = ()
-    normal_pages: int = 0
-    zero_pages: int = 0
-    bytes: int = 0
-    packets: int = 0
-    rounds: int = 0
     sections: int = 0
-    syncs: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +114,11 @@ class MigrationSummary:
         phases: those that were seen.
         ram: counts of pages.
         kinds: frames by kind, most bytes first; gaps are not among them.
+        undescribed: bodies of devices that no vmdescription tells of.
         switchover: whether the main stream had SWITCHOVER_START.
         ended: whether the main stream had its EOF.
+        standstill: what is known of the switchover besides.
+        recognition: which releases could have written it.
     """
 
     index: int
@@ -141,8 +132,11 @@ class MigrationSummary:
     phases: tuple[PhaseTimes, ...]
     ram: RamSummary
     kinds: tuple[KindCount, ...]
+    undescribed: Undescribed
     switchover: bool
     ended: bool
+    standstill: SwitchoverSummary
+    recognition: Recognition
 
     @property
     def first_ns(self) -> int:
@@ -223,23 +217,28 @@ class _MigrationTally:
         self._phases = PhaseTracker()
         self._sections = SectionTracker()
         self._machine = ""
-        self._blocks: tuple[tuple[str, int], ...] = ()
-        self._normal = self._zero = self._ram_bytes = self._rounds = 0
+        self._ram = RamTracker()
+        self._switchover = SwitchoverTracker()
+        self._releases = ReleaseTracker()
+        self._undescribed_ids: set[int] = set()
+        self._undescribed_bytes = 0
         self._handlers: Mapping[Kind, Callable[[Frame], None]] = {
-            Kind.MULTIFD_RAM: self._ram_packet,
-            Kind.MULTIFD_SYNC: self._ram_packet,
             Kind.MULTIFD_DEVICE_STATE: self._device_packet,
-            Kind.RAM_RECORD: self._ram_record,
             Kind.VFIO_MARKER: self._marker,
             Kind.MAIN_CONFIGURATION: self._configuration,
+            Kind.MAIN_OPAQUE: self._body,
         }
 
     def add(self, frame: Frame) -> None:
         kind = frame.kind
         if kind is Kind.GAP:
             # Stream and frames count what is missing already.
+            self._phases.add(frame)
+            self._releases.add(frame)
             return
-        self._phases.add(frame)
+        self._switchover.add(frame, self._phases.add(frame))
+        self._ram.add(frame)
+        self._releases.add(frame)
         self._sections.add(frame)
         captured = frame.length - frame.missing
         kinds = self._kinds[kind]
@@ -274,39 +273,21 @@ class _MigrationTally:
             devices=tuple(tracker.summary() for tracker in self._devices.values()),
             devices_omitted=self._devices_omitted,
             phases=self._phases.times(first_ns=first, last_ns=last),
-            ram=self._ram(),
+            ram=self._ram.summary(sections=self._phases.iterations),
             kinds=tuple(sorted(kinds, key=lambda count: (-count.bytes, count.kind))),
+            undescribed=Undescribed(len(self._undescribed_ids), self._undescribed_bytes),
             switchover=self._phases.switchover,
             ended=self._phases.ended,
+            standstill=self._switchover.summary(),
+            recognition=self._releases.recognition(),
         )
 
     # Frames
-
-    def _ram_packet(self, frame: Frame) -> None:
-        packet = frame.value
-        if isinstance(packet, MultiFDPacketCounts) and frame.payload is not None:
-            self._ram_bytes += len(frame.payload)
-            self._normal += packet.normal_pages
-            self._zero += packet.zero_pages
 
     def _device_packet(self, frame: Frame) -> None:
         tracker = self._device(self._keys.find(frame))
         if tracker is not None:
             tracker.add_packet(frame)
-
-    def _ram_record(self, frame: Frame) -> None:
-        record = frame.value
-        if not isinstance(record, RamRecord):
-            return
-        if record.flags & RamFlag.MEM_SIZE:
-            self._blocks = tuple((entry.idstr, entry.used_length) for entry in record.entries)
-        elif record.flags & RamFlag.MULTIFD_FLUSH:
-            self._rounds += 1
-        elif record.flags & RamFlag.ZERO:
-            self._zero += 1
-        elif frame.payload is not None:
-            self._normal += 1
-            self._ram_bytes += len(frame.payload)
 
     def _marker(self, frame: Frame) -> None:
         record, section = frame.value, frame.section
@@ -323,6 +304,17 @@ class _MigrationTally:
         if isinstance(frame.value, Configuration):
             self._machine = frame.value.name
 
+    def _body(self, frame: Frame) -> None:
+        """Count what of a device's state is not decoded."""
+        value, section = frame.value, frame.section
+        if isinstance(value, DeviceState):
+            if (rest := value.rest()) is not None:
+                captured = value.count_captured((rest.start, rest.stop))
+                self._channels[frame.channel.name].undecoded += captured
+        elif section is not None and not isinstance(value, RecordsBody):
+            self._undescribed_ids.add(section.section_id)
+            self._undescribed_bytes += frame.length - frame.missing
+
     def _device(self, key: DeviceKey | None) -> DeviceTracker | None:
         if key is None:
             return None
@@ -335,20 +327,6 @@ class _MigrationTally:
         return tracker
 
     # Results
-
-    def _ram(self) -> RamSummary:
-        packets = self._kinds.get(Kind.MULTIFD_RAM, _KindTally())
-        syncs = self._kinds.get(Kind.MULTIFD_SYNC, _KindTally())
-        return RamSummary(
-            blocks=self._blocks,
-            normal_pages=self._normal,
-            zero_pages=self._zero,
-            bytes=self._ram_bytes,
-            packets=packets.frames,
-            rounds=self._rounds,
-            sections=self._phases.iterations,
-            syncs=syncs.frames,
-        )
 
     def _channel(self, channel: Channel) -> ChannelSummary:
         stream = channel.stream

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from mfdtool.stream.iterable import RecordsBody
+from mfdtool.stream.vmstate import DeviceState
 from mfdtool.wire.codec import Message
 from mfdtool.wire.main_stream import CommandHeader, CommandPayload
 from mfdtool.wire.ram import MemSizeEntry
@@ -22,6 +24,8 @@ class RamRecord:
         ramblock: the block it is about, also where CONTINUE omits the name; empty if none.
         entries: the blocks of a MEM_SIZE record.
         fill: what fills a ZERO page.
+        mapped: of each entry with mapped-ram, how many pages its bitmap names.
+        origin: where in the file the stream begins, if places in ``entries`` count from there.
     """
 
     flags: int
@@ -29,6 +33,8 @@ class RamRecord:
     ramblock: str = ""
     entries: tuple[MemSizeEntry, ...] = ()
     fill: int | None = None
+    mapped: tuple[int, ...] = ()
+    origin: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,4 +61,13 @@ class ReturnPathRecord:
     payload: ReturnPathPayload | None
 
 
-Value: TypeAlias = Message | RamRecord | CommandRecord | MarkerRecord | ReturnPathRecord
+Value: TypeAlias = (
+    Message
+    | RamRecord
+    | CommandRecord
+    | MarkerRecord
+    | ReturnPathRecord
+    | DeviceState
+    | RecordsBody
+)
+"""What a frame's header can be."""

@@ -296,7 +296,7 @@ def test_every_window_size(window: int) -> None:
 def test_real_captures(path: Path, window: int) -> None:
     buffer = memoryview(gzip.decompress(path.read_bytes()))
     outcome = assert_same(buffer, lambda: pcap.read(buffer), window)
-    assert outcome.counters.segments == outcome.counters.records > 150
+    assert outcome.counters.segments == outcome.counters.records > 20
 
 
 def cut_frames(file: bytes, limit: int) -> bytes:

@@ -12,7 +12,7 @@ from mfdtool.stream.channel import Channel, ChannelKind, Stream, Unidentified
 from mfdtool.stream.connections import Opening
 from mfdtool.stream.device_data import ConfigExtractor, DeviceExtractor
 from mfdtool.stream.extraction import Extractor, Hole
-from mfdtool.stream.frames import ChannelId, Frame, Kind
+from mfdtool.stream.frames import ChannelId, Frame, Kind, Section
 from mfdtool.stream.migration import Migration
 from mfdtool.stream.reader import Reader
 from mfdtool.stream.span import Span
@@ -72,6 +72,13 @@ def precopy(make: Maker) -> list[Frame]:
         make.data(b"<pre2>"),
         make.switchover(),
     ]
+
+
+def test_packets_wait_for_precopy_data_behind_an_early_device() -> None:
+    make = Maker()
+    early = make.section(Kind.MAIN_SECTION_FULL, Section(1, "virtio-mem-device-early", 0, 1))
+    packets = [make.packet(0, b"[0]"), make.packet(1, CONFIG, config=True)]
+    assert take(device(), [early, *packets, *precopy(make)]) == [b"<pre1><pre2>[0]"]
 
 
 @pytest.mark.parametrize("name", [DEVICE, "0000:00:05.0", "00:05.0"])

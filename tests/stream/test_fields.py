@@ -20,6 +20,7 @@ from mfdtool.stream.fields import (
     values,
 )
 from mfdtool.stream.frames import ChannelId, Frame, Kind, Section
+from mfdtool.stream.pci_fields import PCI_CONFIG
 from mfdtool.stream.span import Span
 from mfdtool.stream.values import CommandRecord, MarkerRecord, RamRecord, ReturnPathRecord, Value
 from mfdtool.wire.constants import Command, RamFlag, ReturnPathType, SectionType
@@ -50,6 +51,7 @@ PYTHON_TYPES: dict[FieldType, type] = {
     FieldType.HEX: str,
     FieldType.TIME: str,
     FieldType.LIST: list,
+    FieldType.OBJECT: dict,
 }
 
 
@@ -110,7 +112,8 @@ def test_types_are_as_told(name: str) -> None:
 def test_order_is_that_of_the_tables() -> None:
     _, frames = decoded("mtty-4ch-clean")
     for each in frames:
-        wanted = [field.name for field in (*COMMON, *BY_KIND[each.kind])]
+        fields = (*COMMON, *BY_KIND[each.kind], *(PCI_CONFIG if each.config else ()))
+        wanted = [field.name for field in fields]
         assert [name for name in wanted if name in values(each)] == list(values(each))
 
 

@@ -7,11 +7,11 @@ import json
 
 import pytest
 
-from mfdtool.stream import main as main_module
+from mfdtool.stream import vmstate_bodies as bodies_module
 from mfdtool.stream.frames import ChannelId, Frame, Kind
 from mfdtool.stream.main import MainFramer
 from mfdtool.stream.reader import Reader
-from mfdtool.stream.span import EndReason, Span
+from mfdtool.stream.span import EndReason, Span, run_of
 from mfdtool.stream.values import CommandRecord, MarkerRecord
 from mfdtool.wire.constants import Command, VFIOMarker
 from mfdtool.wire.main_stream import (
@@ -223,6 +223,28 @@ def test_postcopy_advise_tells_the_page_size() -> None:
     assert framer.page_size == 8192
 
 
+@pytest.mark.parametrize("size", [0, 1, 3, 4097, 1 << 17, 1 << 63])
+def test_page_sizes_that_no_target_has_are_not_believed(size: int) -> None:
+    advise = PostcopyAdvise(page_size_summary=4096, page_size=size)
+    reader = Reader()
+    framer = make(reader)
+    reader.feed(run_of(main_start() + command(Command.POSTCOPY_ADVISE, advise.build())))
+    assert sum(frame is not None for _, frame in zip(range(4), framer.frames(), strict=False)) == 3
+    assert framer.page_size == 0
+
+
+@pytest.mark.parametrize("bits", [0, 9, 17, 1 << 31])
+def test_page_bits_that_no_target_has_are_not_believed(bits: int) -> None:
+    body = TargetPageBits(bits)
+    name = "configuration/target-page-bits"
+    subsection = ConfigurationSubsection(name=name, body=body)
+    reader = Reader()
+    framer = make(reader)
+    reader.feed(run_of(main_start(Configuration(name="pc", subsections=(subsection,))) + EOF))
+    assert sum(frame is not None for _, frame in zip(range(3), framer.frames(), strict=False)) == 3
+    assert framer.page_size == 0
+
+
 def test_a_package_is_cut_like_what_is_around_it() -> None:
     package = command(Command.POSTCOPY_LISTEN) + full(5, "timer", b"body")
     data = command(Command.PACKAGED, Packaged(len(package)).build()) + package + SWITCHOVER
@@ -379,7 +401,7 @@ def test_no_wait_for_the_description_when_in_a_hurry() -> None:
 
 
 def test_what_is_held_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main_module, "HOLD_LIMIT", 100)
+    monkeypatch.setattr(bodies_module, "HOLD_LIMIT", 100)
     body = b"body" + footer(5) + SWITCHOVER + b"more"
     data = main_start() + SWITCHOVER + full(5, "timer", body) + SWITCHOVER * 50
     data += description(("timer", len(body)))
@@ -511,3 +533,61 @@ def test_description_that_claims_4_gib() -> None:
     data = main_start() + EOF + VmDescriptionHeader(length=0xFFFF_FFFF).build() + b"{"
     frame = cut(make, data)[-1]
     assert (frame.kind, frame.missing) == (Kind.MAIN_VMDESCRIPTION, 0xFFFF_FFFE)
+
+
+# Behind a hole
+
+
+def behind_hole(rest: bytes, *, hole: int = 9) -> list[Frame]:
+    """Cut a stream that lacks as many bytes as a PING has, in front of ``rest``."""
+    data = main_start() + start(2, "ram", RAM_EOS, version=4) + bytes(hole) + rest
+    at = len(data) - len(rest)
+    holes = [Hole(at - hole, at)]
+    frames = run(make, stretches(data, holes=holes))
+    assert_accounts(frames, data, holes=holes)
+    # Wherever else the input is cut.
+    assert run(make, stretches(data, range(at, len(data)), holes=holes)) == frames
+    return frames[5:]
+
+
+@pytest.mark.parametrize(
+    ("rest", "kind"),
+    [
+        (command(Command.POSTCOPY_RUN), Kind.MAIN_COMMAND),
+        (part(2, RAM_EOS), Kind.MAIN_SECTION_PART),
+        (start(38, DEVICE, SETUP), Kind.MAIN_SECTION_START),
+        (full(5, "timer", b"body"), Kind.MAIN_SECTION_FULL),
+        (EOF, Kind.MAIN_EOF),
+        (EOF + bytes.fromhex("06 00000002") + b"{}", Kind.MAIN_EOF),
+        (footer(2) + EOF, Kind.MAIN_SECTION_FOOTER),
+    ],
+)
+def test_element_right_behind_a_hole(rest: bytes, kind: Kind) -> None:
+    frames = behind_hole(rest)
+    assert [frame.kind for frame in frames[:2]] == [Kind.GAP, kind]
+    assert Kind.UNDECODED not in {frame.kind for frame in frames}
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        bytes.fromhex("02 00000003"),
+        bytes.fromhex("08 0063 0000"),
+        bytes.fromhex("00 06 00000002") + b"xx",
+        bytes.fromhex("00 06 000000"),
+        bytes.fromhex("00 00"),
+        bytes.fromhex("01 00000026"),
+    ],
+)
+def test_what_does_not_look_like_an_element_behind_a_hole(rest: bytes) -> None:
+    frames = behind_hole(rest)
+    assert [frame.kind for frame in frames] == [Kind.GAP, Kind.UNDECODED]
+
+
+def test_hole_that_tears_an_element() -> None:
+    torn = command(Command.PING, bytes(4))
+    data = main_start() + torn + SWITCHOVER + EOF
+    at = data.index(SWITCHOVER)
+    for size in range(1, len(torn)):
+        frames = run(make, stretches(data, holes=[Hole(at - size, at)]))
+        assert [frame.kind for frame in frames[-3:]][1:] == [Kind.MAIN_COMMAND, Kind.MAIN_EOF]

@@ -7,14 +7,13 @@ import pytest
 
 from mfdtool.stream.frames import ChannelId, Kind
 from mfdtool.stream.multifd import (
-    PAGE_SIZES,
     MultiFDFramer,
     find_packet,
     is_plausible_packet,
 )
 from mfdtool.stream.reader import Reader
 from mfdtool.stream.span import End, EndReason, Gap, Span, run_of
-from mfdtool.wire.constants import MultiFDFlag
+from mfdtool.wire.constants import PAGE_SIZES, MultiFDFlag
 from mfdtool.wire.multifd import (
     MultiFDInit,
     MultiFDPacketCounts,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -13,7 +14,9 @@ from mfdtool.stream.extraction import Hole
 from mfdtool.stream.frames import Frame, Kind
 from mfdtool.stream.pages import PageExtractor
 from mfdtool.stream.span import Span
+from mfdtool.stream.values import RamRecord
 from mfdtool.wire.constants import MultiFDFlag, RamFlag
+from mfdtool.wire.ram import MappedRamHeader, MemSizeEntry
 from tests.stream.test_decompress import METHODS, Compress
 from tests.stream.test_device_data import take
 from tests.support.made_frames import Maker
@@ -137,7 +140,7 @@ def test_main_stream_records() -> None:
     [
         (RamFlag.COMPRESS_PAGE, b"nonsense", "incorrect header check"),
         (RamFlag.COMPRESS_PAGE, zlib.compress(bytes(1 << 20)), "not 4096 bytes"),
-        (RamFlag.XBZRLE, b"\0\1x", "an XBZRLE difference, not supported"),
+        (RamFlag.XBZRLE, b"\0\1x", "an XBZRLE difference to a copy that is not there"),
     ],
 )
 def test_records_that_cannot_be_read(flags: int, data: bytes, what: str) -> None:
@@ -150,3 +153,81 @@ def test_page_size_is_learnt() -> None:
     zero = Maker().record_of(RamFlag.ZERO, 0, fill=0)
     extractor = PageExtractor(0, "pc.ram", 0, page_size=65536)
     assert take(extractor, [zero]) == [bytes(65536)]
+
+
+def difference(at: int, new: bytes) -> bytes:
+    """Encode one changed stretch as XBZRLE."""
+    return bytes((at & 0x7F | 0x80, at >> 7, len(new))) + new
+
+
+def test_xbzrle_applies_to_the_copy_before() -> None:
+    make = Maker()
+    page = make.record_of(RamFlag.PAGE, 0x1000, ONE)
+    zero = make.record_of(RamFlag.ZERO, 0x1000, fill=0)
+    first = make.record_of(RamFlag.XBZRLE, 0x1000, difference(0x80, b"abc"))
+    second = make.record_of(RamFlag.XBZRLE, 0x1000, difference(0x81, b"XY"))
+    elsewhere = make.record_of(RamFlag.XBZRLE, 0x2000, difference(0x80, b"no"))
+    content, remarks = last([page, elsewhere, first, second])
+    assert content == [ONE[:0x80] + b"aXY" + ONE[0x83:]]
+    assert remarks == [
+        f"pc.ram:0x1000 is from main #{second.number}, XBZRLE, the last of 3 transfers"
+    ]
+    assert last([page, first, zero, second])[0] == [bytes(0x81) + b"XY" + bytes(PAGE - 0x83)]
+
+
+def test_xbzrle_that_cannot_be_applied() -> None:
+    make = Maker()
+    page = make.record_of(RamFlag.PAGE, 0x1000, ONE)
+    bad = make.record_of(RamFlag.XBZRLE, 0x1000, b"\0\0")
+    good = make.record_of(RamFlag.XBZRLE, 0x1000, difference(0x80, b"abc"))
+    cut = replace(good, missing=1)
+    for frames, what in (
+        ([page, bad], "an XBZRLE run of new bytes is empty"),
+        ([page, bad, good], "an XBZRLE difference to a copy that is not whole"),
+        ([page, cut], "an XBZRLE difference that is not whole"),
+    ):
+        (hole,) = last(frames)[0]
+        assert isinstance(hole, Hole)
+        assert hole.what.endswith(what)
+        assert hole.length == PAGE
+
+
+@pytest.mark.parametrize("kind", [Kind.GAP, Kind.UNDECODED])
+def test_xbzrle_behind_a_loss_is_a_problem(kind: Kind) -> None:
+    make = Maker()
+    page = make.record_of(RamFlag.PAGE, 0x1000, ONE)
+    lost = make.frame(kind, b"???")
+    changed = make.record_of(RamFlag.XBZRLE, 0x1000, difference(0, b"abc"))
+    content, remarks = last([page, lost, changed])
+    assert content == [b"abc" + ONE[3:]]
+    assert remarks[-1].endswith(f"may have been lost at main, offset {lost.offset}")
+    assert len(last([lost, page, changed])[1]) == 1
+
+
+def mapped(bits: int, *, size: int = 3 * PAGE, hole: Span | None = None, version: int = 1) -> Frame:
+    """Make the record of a mapped-ram file with one block whose pages are ONE, TWO, ONE."""
+    header = MappedRamHeader(version=version, page_size=PAGE, bitmap_offset=150, pages_offset=200)
+    entry = MemSizeEntry(idstr="pc.ram", used_length=size, mapped_ram=header)
+    data = bytes(50) + bits.to_bytes(8, "little") + bytes(42) + ONE + TWO + ONE
+    frame = Maker().frame(Kind.RAM_RECORD, data, header=len(data), hole=hole)
+    return replace(frame, value=RamRecord(RamFlag.MEM_SIZE, size, "", (entry,), None, (2,), 100))
+
+
+def test_mapped_pages() -> None:
+    frame = mapped(0b10)
+    # The record begins at byte 100 of the file, and the stream too.
+    assert last([frame], 0x1000) == ([TWO], ["pc.ram:0x1000 is from main #0, mapped"])
+    assert last([frame], 0x2000) == (
+        [bytes(PAGE)],
+        ["pc.ram:0x2000 is from main #0, not in the bitmap: a zero page"],
+    )
+    assert last([frame], 0x3000) == ([], [])
+    assert last([frame], 0x800) == ([], [])
+
+
+def test_mapped_page_that_is_not_captured() -> None:
+    (hole,) = last([mapped(0b10, hole=Span(50, 58))], 0x1000)[0]
+    assert hole == Hole("pc.ram:0x1000 in main #0: the bitmap's byte for it", None)
+    pieces, _ = last([mapped(0b10, hole=Span(100 + PAGE, 100 + PAGE + 96))], 0x1000)
+    assert pieces == [Hole("main #0: bytes 0-95", 96), TWO[96:]]
+    assert last([mapped(0b10, version=2)], 0x1000) == ([], [])

@@ -130,7 +130,7 @@ def test_page_size_is_learnt(page_size: int) -> None:
     data = main_start() + ram(first + again) + EOF
     frames = cut(make, data)
     assert frames[3].payload is not None
-    assert len(frames[3].payload) == page_size
+    assert frames[3].payload.size == page_size
     assert [record.addr for record in records(frames)] == [0, 1 << 16, 0]
     hole = Hole(len(main_start()) + 60, len(main_start()) + 70)
     assert_accounts(run(make, stretches(data, holes=[hole])), data, holes=[hole])

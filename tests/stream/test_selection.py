@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -54,8 +55,8 @@ def test_by_channel_and_migration() -> None:
 
 
 def test_what_a_frame_is_about() -> None:
-    def frame(kind: Kind, **more: object) -> Frame:
-        return Frame(kind, ChannelId(0, "x"), 0, 0, 0, -1, -1, 0, **more)  # type: ignore[arg-type]
+    def frame(kind: Kind, **more: Any) -> Frame:
+        return Frame(kind, ChannelId(0, "x"), 0, 0, 0, -1, -1, 0, **more)
 
     packet = MultiFDPacketDeviceState(idstr=b"a/vfio".ljust(256, b"\0"), next_packet_size=1)
     assert device_of(frame(Kind.MULTIFD_DEVICE_STATE, value=packet)) == "a/vfio"

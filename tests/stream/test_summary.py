@@ -45,14 +45,21 @@ def test_every_byte_is_counted_once(name: str) -> None:
     assert found.switchover
     assert found.machine == "pc-i440fx-10.0"
     assert found.page_size == 4096
-    assert [times.phase for times in found.phases] == list(Phase)
+    has_postcopy = name in {"ram-postcopy", "ram-preempt"}
+    absent = {Phase.SNAPSHOT} if has_postcopy else {Phase.SNAPSHOT, Phase.POSTCOPY}
+    phases = [phase for phase in Phase if phase not in absent]
+    assert [times.phase for times in found.phases] == phases
+    assert sum(times.bytes for times in found.phases) == total - found.gap_bytes
     assert found.phases[0].start_ns == found.first_ns
     assert found.phases[-1].stop_ns == found.last_ns
     bounds = [times.start_ns for times in found.phases]
     assert bounds == sorted(bounds)
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"mtty-dst-lacks-device"}))
+@pytest.mark.parametrize(
+    "name",
+    [name for name in NAMES if name.startswith("mtty-") and name != "mtty-dst-lacks-device"],
+)
 def test_against_the_logs(name: str) -> None:
     found = summarise(name)
     log = (CAPTURES / f"{name}.dst.log").read_text()
