@@ -12,7 +12,8 @@ from mfdtool.loader.blob import Blob
 from mfdtool.loader.events import Connect, Deliver, DevicePacket, End, Eof, FileHeader, Handshake
 from mfdtool.loader.recording import Entry, Recording
 from mfdtool.loader.state import Outcome
-from mfdtool.replay.driver import PAUSE_NS, Pace, Priority, drive
+from mfdtool.replay.driver import PAUSE_NS, Priority, drive
+from mfdtool.schedule.schedule import Pace
 from tests.replay.test_vectors import idx_list, run_vector
 from tests.support.legitimate import interleaved, random_sent
 from tests.support.playbook import DESTINATION

@@ -10,8 +10,9 @@ import pytest
 from mfdtool.loader.assume import assume
 from mfdtool.loader.destination import Destination
 from mfdtool.loader.options import parse_options
-from mfdtool.replay.driver import Pace, Run, drive
+from mfdtool.replay.driver import Run, drive
 from mfdtool.replay.verdict import verdict_of
+from mfdtool.schedule.schedule import Pace
 from tests.support.vectors import EXPECTED, vector
 
 RACES: Final = {"v20-early-before-switchover", "m02_two_switchovers"}
@@ -78,10 +79,10 @@ def test_what_reaches_the_device_is_what_was_sent() -> None:
     assert run.written[0].sha256 == ordered.written[0].sha256
 
 
-@pytest.mark.parametrize("pace", list(Pace))
+@pytest.mark.parametrize("pace", [Pace.OBSERVED, Pace.EAGER, Pace.HELD])
 def test_pace_matters_only_where_a_config_is_replaced(pace: Pace) -> None:
     outcomes = {
-        name: run_vector(name, pace)[0].outcome.value for name in ("v04-config-first", "r007")
+        name: str(run_vector(name, pace)[0].outcome) for name in ("v04-config-first", "r007")
     }
     assert outcomes["v04-config-first"] == "completed"
     assert outcomes["r007"] == ("failed" if pace is Pace.EAGER else "stalled")

@@ -26,7 +26,7 @@ def blob_of_frame(frame: Frame, span: Span) -> Blob:
         if low == position:
             parts.append(extent.view[low - extent.start : high - extent.start])
             position = high
-    return Blob(len(span), (frame.channel.name, frame.offset), len(span) - present, tuple(parts))
+    return Blob(span.size, (frame.channel.name, frame.offset), span.size - present, tuple(parts))
 
 
 def joined(blobs: list[Blob]) -> Blob:

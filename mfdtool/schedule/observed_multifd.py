@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mfdtool.loader.blob import EMPTY
 from mfdtool.loader.events import (
@@ -18,7 +18,7 @@ from mfdtool.loader.events import (
     RamPacket,
     Unknown,
 )
-from mfdtool.replay.bytes_of import blob_of_frame
+from mfdtool.schedule.bytes_of import blob_of_frame
 from mfdtool.stream.frames import Frame, Kind
 from mfdtool.stream.span import EndReason, Span
 from mfdtool.wire.constants import (
@@ -46,9 +46,19 @@ _OFFSET_SIZE: Final = 8
 _MAX_PAGES: Final = 4096
 
 
-def multifd_items(
-    channel: Channel, frames: list[Frame]
-) -> Iterator[tuple[Frame, Handshake | Unknown | MultiFDItem]]:
+class Observed(NamedTuple):
+    """A frame with what it is to the destination.
+
+    ``since`` is the frame with which it becomes that: another one only for a bad header, of which
+    the last bytes can be the first of what follows.
+    """
+
+    frame: Frame
+    item: Handshake | Unknown | MultiFDItem
+    since: Frame
+
+
+def multifd_items(channel: Channel, frames: list[Frame]) -> Iterator[Observed]:
     """Give each frame with what it is to the destination; the first is what it connects with.
 
     A frame that the end of the channel cuts off gives nothing, unless the destination acts on its
@@ -59,23 +69,26 @@ def multifd_items(
     if isinstance(first.value, MultiFDInit):
         init = first.value
         reserved = any(init.unused1 + init.unused2)
-        yield first, Handshake(init.id, init.magic, init.version, init.uuid, reserved)
+        handshake = Handshake(init.id, init.magic, init.version, init.uuid, reserved)
+        yield Observed(first, handshake, first)
     elif length < MULTIFD_INIT_SIZE:
         # While more may come the destination waits for it, and so does not know the channel.
         if multifd_end(channel, frames).reason is not EndReason.CAPTURE:
-            yield first, Unknown(first.data(limit=MULTIFD_INIT_SIZE))
+            yield Observed(first, Unknown(first.data(limit=MULTIFD_INIT_SIZE)), first)
         return
     else:
-        yield first, Unknown()
+        yield Observed(first, Unknown(), first)
         rest = frames
     behind_gap = False
     end = multifd_end(channel, frames)
-    for frame in rest:
+    for place, frame in enumerate(rest):
         if end.reason is not EndReason.FIN and _is_cut(frame, length):
             return
-        item = _item(frame, length, behind_gap=behind_gap)
-        if item is not None:
-            yield frame, item
+        bad = None if behind_gap else _bad_header(rest, place)
+        if bad is not None:
+            yield bad
+        elif (item := _item(frame, length)) is not None:
+            yield Observed(frame, item, frame)
         behind_gap = frame.kind is Kind.GAP or (behind_gap and frame.kind is Kind.UNDECODED)
 
 
@@ -92,28 +105,45 @@ def multifd_end(channel: Channel, frames: list[Frame]) -> End:
 def _is_cut(frame: Frame, length: int) -> bool:
     """Whether the end of the channel cuts a frame off."""
     if frame.kind is Kind.UNDECODED:
-        return frame.end == length and not _is_bad(frame)
+        return frame.end == length and not _is_bad(frame.data(limit=MULTIFD_HEADER_SIZE))
     return frame.end > length
 
 
-def _is_bad(frame: Frame) -> bool:
+def _is_bad(head: bytes) -> bool:
     """Whether bytes where a packet header must be are none."""
-    head = frame.data(limit=MULTIFD_HEADER_SIZE)
     if len(head) < MULTIFD_HEADER_SIZE:
         return False
     magic, version, _ = HEADER_LAYOUT.unpack(head)
     return bool(magic != MULTIFD_MAGIC or version != MULTIFD_VERSION)
 
 
-def _item(frame: Frame, length: int, *, behind_gap: bool) -> MultiFDItem | None:
+def _bad_header(frames: Sequence[Frame], place: int) -> Observed | None:
+    """Read bytes that no packet begins with as a header, as the destination does.
+
+    If they are fewer than a header has, what follows them is taken for the rest of it.
+    """
+    frame = since = frames[place]
+    if frame.kind is not Kind.UNDECODED:
+        return None
+    head = b""
+    for since in frames[place : place + MULTIFD_HEADER_SIZE]:
+        if since.offset != frame.offset + len(head):
+            return None
+        head += since.data(limit=MULTIFD_HEADER_SIZE - len(head))
+        if len(head) == MULTIFD_HEADER_SIZE:
+            break
+    if not _is_bad(head):
+        return None
+    magic, version, _ = HEADER_LAYOUT.unpack(head)
+    return Observed(frame, BadHeader(magic, version), since)
+
+
+def _item(frame: Frame, length: int) -> MultiFDItem | None:
     value = frame.value
     if isinstance(value, DeviceStateHeader | MultiFDPacketDeviceState):
         return _device_packet(frame, is_cut=_is_cut(frame, length))
     if isinstance(value, MultiFDPacketCounts):
         return None if _is_cut(frame, length) else _ram_packet(frame, value)
-    if frame.kind is Kind.UNDECODED and _is_bad(frame) and not behind_gap:
-        magic, version, _ = HEADER_LAYOUT.unpack(frame.data(limit=MULTIFD_HEADER_SIZE))
-        return BadHeader(magic, version)
     return None if _is_cut(frame, length) else Lost(frame.length)
 
 

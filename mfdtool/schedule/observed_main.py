@@ -30,7 +30,7 @@ from mfdtool.loader.events import (
     Unknown,
     VmDescription,
 )
-from mfdtool.replay.bytes_of import blob_of_frame, joined
+from mfdtool.schedule.bytes_of import blob_of_frame, joined
 from mfdtool.stream import values
 from mfdtool.stream.frames import Frame, Kind
 from mfdtool.stream.span import EndReason, Span
@@ -63,16 +63,22 @@ class MainItems:
         self._end = channel.stream.end
         self._frames = frames
         self._at = 0
+        self._reach = 0
+        self._read = -1
+        self._is_behind_loss = False
 
     def items(self) -> Iterator[tuple[Frame, MainItem]]:
         """Give each item with the frame that it begins in."""
         while self._at < len(self._frames):
             frame = self._frames[self._at]
             self._at += 1
-            behind_gap = self._at > 1 and self._frames[self._at - 2].kind is Kind.GAP
-            item = self._item(frame, behind_gap=behind_gap)
-            if item is None:
+            if self._at - 1 == self._read:
                 continue
+            item = self._lost(frame) or self._item(frame)
+            if item is None or (self._is_behind_loss and isinstance(item, Footer)):
+                # The section that a footer behind a hole ends is not known to have begun.
+                continue
+            self._is_behind_loss = isinstance(item, Lost) and not item.is_inside
             yield frame, item
             if self._wants_more(frame, item):
                 yield frame, Body(self._ahead(_WORD))
@@ -82,12 +88,22 @@ class MainItems:
         reason = self._end.reason if self._end is not None else EndReason.CAPTURE
         return End(reason)
 
-    def _item(self, frame: Frame, *, behind_gap: bool) -> MainItem | None:
+    def _lost(self, frame: Frame) -> Lost | None:
+        """Give what was not captured, or cannot be read for that reason."""
+        if frame.kind is Kind.GAP:
+            return Lost(frame.length, is_inside=frame.end <= self._reach)
+        if frame.kind is Kind.UNDECODED and self._is_behind_gap():
+            return Lost(frame.length)
+        self._reach = max(self._reach, frame.end)
+        return None
+
+    def _is_behind_gap(self) -> bool:
+        return self._at > 1 and self._frames[self._at - 2].kind is Kind.GAP
+
+    def _item(self, frame: Frame) -> MainItem | None:
         kind, value = frame.kind, frame.value
         item: MainItem | None = None
-        if kind is Kind.GAP or (kind is Kind.UNDECODED and behind_gap):
-            item = Lost(frame.length)
-        elif isinstance(value, wire.FileHeader):
+        if isinstance(value, wire.FileHeader):
             item = FileHeader(value.magic, value.version)
         elif isinstance(value, wire.Configuration):
             item = Configuration(value.name)
@@ -129,13 +145,24 @@ class MainItems:
             return Marker(marker, following=following)
         if marker == VFIOMarker.DEV_CONFIG_STATE:
             blobs = [blob_of_frame(frame, Span(frame.offset, min(frame.end, self._length)))]
-            following_frame = self._next()
+            place = self._behind_gaps(frame.end)
+            following_frame = self._frames[place] if place < len(self._frames) else None
             if following_frame is not None and _is_end_of_state(following_frame):
                 whole = Span(following_frame.offset, following_frame.end)
                 blobs.append(blob_of_frame(following_frame, whole))
-                self._at += 1
+                self._read = place
             return Marker(marker, joined(blobs))
         return Marker(marker)
+
+    def _behind_gaps(self, end: int) -> int:
+        """Find the place of the next frame, behind the gaps that a frame has inside."""
+        place = self._at
+        while place < len(self._frames):
+            frame = self._frames[place]
+            if frame.kind is not Kind.GAP or frame.end > end:
+                break
+            place += 1
+        return place
 
     def _skip_end_of_state(self) -> None:
         following = self._next()

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mfdtool.loader.assume import assume
 from mfdtool.loader.blob import Blob, blob_of
 from mfdtool.loader.events import (
@@ -28,9 +30,9 @@ from mfdtool.loader.events import (
 )
 from mfdtool.loader.options import parse_options
 from mfdtool.loader.recording import Recording
-from mfdtool.replay.bytes_of import joined
 from mfdtool.replay.driver import drive
-from mfdtool.replay.observed import recordings_of
+from mfdtool.schedule.bytes_of import joined
+from mfdtool.schedule.observation import observations_of
 from mfdtool.stream.migration import Decoder
 from mfdtool.stream.span import EndReason
 from mfdtool.wire import main_stream as wire
@@ -69,8 +71,8 @@ def device_packet(idx: int, data: bytes) -> bytes:
 def play(script: Script) -> Recording:
     decoder = Decoder(keep_extents=True)
     frames = script.play(decoder)
-    (recording,) = recordings_of(frames, decoder.migrations)
-    return recording
+    (observation,) = observations_of(frames, decoder.migrations)
+    return observation.recording
 
 
 def main_items(*pieces: bytes, close: bool = True) -> list[MainItem | MultiFDItem]:
@@ -163,6 +165,44 @@ def test_lost_bytes() -> None:
     items = [entry.event.item for entry in play(script).entries if isinstance(entry.event, Deliver)]
     assert items[2] == Lost(10)
 
+    script = Script()
+    flow = script.connect(data=HEADER + START + DeviceData(size=20).build() + b"abcd")
+    script.lose(flow, 16)
+    script.send(flow, END_OF_STATE + footer())
+    items = [entry.event.item for entry in play(script).entries if isinstance(entry.event, Deliver)]
+    marker = items[3]
+    assert isinstance(marker, Marker)
+    assert (marker.data.length, marker.data.missing) == (20, 16)
+    assert items[4:] == [
+        Lost(16, is_inside=True),
+        Marker(VFIOMarker.END_OF_STATE),
+        Footer(2),
+    ]
+
+
+def test_lost_bytes_of_a_config() -> None:
+    """The word behind it belongs to it, as where nothing is lost."""
+    script = Script()
+    config = WireMarker(VFIOMarker.DEV_CONFIG_STATE).build()
+    flow = script.connect(data=HEADER + FULL + config)
+    script.lose(flow, 16)
+    script.send(flow, END_OF_STATE + footer())
+    items = [entry.event.item for entry in play(script).entries if isinstance(entry.event, Deliver)]
+    marker = items[3]
+    assert isinstance(marker, Marker)
+    assert (marker.data.length, marker.data.missing) == (8 + 16 + 8, 16)
+    assert items[4:] == [Lost(16, is_inside=True), Footer(2)]
+
+
+def test_footer_behind_lost_bytes_ends_a_section_that_nobody_knows() -> None:
+    script = Script()
+    flow = script.connect(data=HEADER)
+    script.lose(flow, 10)
+    script.send(flow, b"the rest of a body" + footer() + START + SETUP + END_OF_STATE + footer())
+    items = [entry.event.item for entry in play(script).entries if isinstance(entry.event, Deliver)]
+    assert items[2:4] == [Lost(10), Lost(18)]
+    assert [type(item) for item in items[4:]] == [SectionStart, Marker, Footer]
+
 
 # Multifd channels.
 
@@ -197,6 +237,44 @@ def test_bad_headers_and_short_payloads() -> None:
     assert isinstance(packet, DevicePacket)
     assert (packet.idx, packet.next_packet_size) == (None, 8)
     assert items[3] == BadHeader(0xFFFFFFFF, 0xFFFFFFFF)
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_stray_bytes_and_what_follows_are_read_as_a_header(count: int) -> None:
+    items = multifd_items(INIT + SYNC + SYNC[:count] + device_packet(0, b"data"))
+    read = (SYNC[:count] + SYNC)[:8]
+    assert items[2] == BadHeader(int.from_bytes(read[:4]), int.from_bytes(read[4:]))
+    assert not any(isinstance(item, Lost) for item in items)
+
+
+def test_stray_bytes_at_the_end_of_a_channel_are_a_cut_off_header() -> None:
+    assert multifd_items(INIT + SYNC + b"\xff" * 5)[2:] == [End(inside=True)]
+
+
+def test_bytes_before_a_gap_may_have_been_a_header() -> None:
+    script = Script()
+    flow = script.connect(data=INIT + SYNC + SYNC[:5])
+    script.lose(flow, len(SYNC) - 5)
+    script.send(flow, SYNC)
+    script.close(flow)
+    items = [entry.event.item for entry in play(script).entries if isinstance(entry.event, Deliver)]
+    assert not any(isinstance(item, BadHeader) for item in items)
+    assert Lost(5) in items
+
+
+def test_stray_bytes_are_a_bad_header_when_it_is_complete() -> None:
+    script = Script()
+    first = script.connect(data=INIT + SYNC + b"\xff" * 5)
+    second = script.connect(data=MultiFDInit(id=1).build() + SYNC)
+    script.send(second, device_packet(0, b"before"))
+    script.send(first, SYNC)
+    script.send(second, device_packet(1, b"behind"))
+    script.close(first)
+    script.close(second)
+    items = [entry.event.item for entry in play(script).entries if isinstance(entry.event, Deliver)]
+    bad = items.index(BadHeader(0xFFFFFFFF, 0xFF112233))
+    before, behind = [place for place, item in enumerate(items) if isinstance(item, DevicePacket)]
+    assert before < bad < behind
 
 
 def test_channel_that_ends_inside_a_packet() -> None:
@@ -259,11 +337,12 @@ def test_real_captures() -> None:
 def test_channels_without_handshake_were_there_before() -> None:
     name = "mtty-2dev-2ch-holes"
     decoder, frames = decode(load(name), records(name)[30:], keeps=True)
-    (recording,) = recordings_of(frames, decoder.migrations)
-    events = [entry.event for entry in recording.entries]
+    (observation,) = observations_of(frames, decoder.migrations)
+    events = [entry.event for entry in observation.recording.entries]
     firsts = [event.first for event in events if isinstance(event, Connect)]
     ids = sorted(first.id for first in firsts if isinstance(first, Handshake))
     assert (ids, FileHeader() in firsts) == ([0, 1], True)
+    recording = observation.recording
     destination, _ = assume(recording, parse_options(["device=none"]))
     run = drive(recording, destination)
     assert run.state.main.has_channel

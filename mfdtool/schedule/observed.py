@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -21,8 +21,8 @@ from mfdtool.loader.events import (
     Unknown,
 )
 from mfdtool.loader.recording import Entry, Recording
-from mfdtool.replay.observed_main import MainItems
-from mfdtool.replay.observed_multifd import multifd_end, multifd_items
+from mfdtool.schedule.observed_main import MainItems
+from mfdtool.schedule.observed_multifd import multifd_end, multifd_items
 from mfdtool.stream import values
 from mfdtool.stream.channel import Channel, ChannelKind
 from mfdtool.stream.frames import Frame, Kind
@@ -41,24 +41,15 @@ _UNNUMBERED: Final = -1
 """Stands for a multifd channel's number until all connections are in order."""
 
 
-def recordings_of(frames: Iterable[Frame], migrations: list[Migration]) -> list[Recording]:
-    """Turn the frames of a capture, in order of arrival and with their bytes, into recordings.
-
-    ``migrations`` is the decoder's list; it is looked at when the frames are through.
-    """
-    by_migration: dict[int, list[Frame]] = {}
-    for frame in frames:
-        by_migration.setdefault(frame.channel.migration, []).append(frame)
-    return [
-        _Observer(migration, by_migration.get(migration.index, [])).recording()
-        for migration in migrations
-    ]
+def recording_of(migration: Migration, frames: Sequence[Frame]) -> Recording:
+    """Turn a migration's frames, in order of arrival and with their bytes, into a recording."""
+    return _Observer(migration, frames).recording()
 
 
 class _Observer:
     """Makes the recording of one migration."""
 
-    def __init__(self, migration: Migration, frames: list[Frame]) -> None:
+    def __init__(self, migration: Migration, frames: Sequence[Frame]) -> None:
         self._migration = migration
         self._positions = {id(frame): position for position, frame in enumerate(frames)}
         self._frames: dict[str, list[Frame]] = {}
@@ -105,13 +96,15 @@ class _Observer:
         entry = Entry(event, frame.channel.name, frame.number, frame.offset, frame.time_last)
         self._place((frame.record, self._positions[id(frame)]), entry)
 
-    def _add_at_start(self, frame: Frame, event: Deliver) -> None:
-        """Add what the destination acts on when the first byte of a frame arrives."""
-        entry = Entry(event, frame.channel.name, frame.number, frame.offset, frame.time_first)
-        if frame.time_first < 0:
-            self._place((frame.record, self._positions[id(frame)]), entry)
+    def _add_at_start(self, frame: Frame, event: Deliver, *, since: Frame | None = None) -> None:
+        """Add what the destination acts on when the first byte of it, or of ``since``, arrives."""
+        first = since or frame
+        time_ns = first.time_first
+        entry = Entry(event, frame.channel.name, frame.number, frame.offset, time_ns)
+        if time_ns < 0:
+            self._place((first.record, self._positions[id(first)]), entry)
             return
-        before = bisect_left(self._times, frame.time_first)
+        before = bisect_left(self._times, time_ns)
         self._place((self._records[before - 1] if before else 0, _AFTER_ALL), entry)
 
     def _place(self, place: tuple[int, int], entry: Entry) -> None:
@@ -123,14 +116,16 @@ class _Observer:
     def _add_multifd(self, channel: Channel) -> None:
         frames = self._of(channel)
         is_first = True
-        for frame, item in multifd_items(channel, frames):
+        for frame, item, since in multifd_items(channel, frames):
             if not is_first:
                 assert not isinstance(item, Handshake | Unknown)
                 if isinstance(item, DevicePacket) and item.is_cut:
                     announced = Announced(item.next_packet_size)
                     self._add_at_start(frame, Deliver(_UNNUMBERED, announced))
-                add = self._add_at_start if isinstance(item, BadHeader) else self._add
-                add(frame, Deliver(_UNNUMBERED, item))
+                if isinstance(item, BadHeader):
+                    self._add_at_start(frame, Deliver(_UNNUMBERED, item), since=since)
+                else:
+                    self._add(frame, Deliver(_UNNUMBERED, item))
                 continue
             is_first = False
             assert isinstance(item, Handshake | Unknown)
