@@ -879,6 +879,14 @@ _TABLE: Final = (
         "The destination's machine type is not in a recording.",
         "savevm.c:configuration_post_load",
     ),
+    (
+        "MFD605",
+        "config-synthetic",
+        _NOTE,
+        "A device's config state is QEMU's own: a recording made without QEMU has a made-up one,"
+        " which a destination may refuse.",
+        "vfio/pci.c:vfio_pci_load_config",
+    ),
 )
 
 RULES: Final[Mapping[str, Rule]] = {row[0]: Rule(*row) for row in _TABLE}

@@ -116,7 +116,7 @@ def assume(
     facts = _gather(recording)
     guesses = []
     if profile_name == AUTO:
-        profile, reason = guess_profile(facts)
+        profile, reason = guess_profile(facts, options)
         message = f"taken to be QEMU {profile.name}, by {reason}"
         guesses.append(finding("profile-guessed", message, migration=recording.migration))
     elif profile_name in PROFILES:
@@ -159,8 +159,8 @@ def _chosen(said: _T | None, shown: _T) -> _T:
     return shown if said is None else said
 
 
-def guess_profile(facts: _Facts) -> tuple[Profile, str]:
-    """Find the oldest release that could take the stream; give it, and what told it."""
+def guess_profile(facts: _Facts, options: DestinationOptions) -> tuple[Profile, str]:
+    """Find the oldest release that could take the stream and the options; tell by what."""
     order = list(PROFILES)
     found, reason = DEFAULT_PROFILE.name, "nothing in the stream that is newer"
     match = _VERSION.fullmatch(facts.machine or "")
@@ -175,6 +175,9 @@ def guess_profile(facts: _Facts) -> tuple[Profile, str]:
     for is_there, name, sign in signs:
         if is_there and order.index(name) > order.index(found):
             found, reason = name, sign
+    if unknown := options.unknown_to(PROFILES[found]):
+        found = next(name for name in order if not options.unknown_to(PROFILES[name]))
+        reason = f"the option {unknown[0]}"
     return PROFILES[found], reason
 
 

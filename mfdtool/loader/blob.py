@@ -7,10 +7,14 @@ or is the bytes themselves if there are few. The bytes can be looked at, but tak
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 Key = tuple[str, int] | bytes
+
+PICKLED: Final = 1 << 16
+"""Bytes of a blob that are pickled; a device's config, which is looked at, is much shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +42,17 @@ class Blob:
             found += part[: count - len(found)]
         return found
 
+    def __reduce__(self) -> tuple[Callable[..., Blob], tuple[object, ...]]:
+        """Pickle the bytes too, of long ones only as many as a destination looks at."""
+        return _unpickled, (self.length, self.key, self.missing, self.head(PICKLED))
+
     def pieces(self) -> Iterator[memoryview]:
         """Give the bytes, up to the first missing one, without copying them."""
         yield from self.parts
+
+
+def _unpickled(length: int, key: Key, missing: int, head: bytes) -> Blob:
+    return Blob(length, key, missing, (memoryview(head),) if head else ())
 
 
 EMPTY = Blob(0, b"")

@@ -18,24 +18,22 @@ from typing import Final, NamedTuple
 from mfdtool.loader.destination import DeviceSpec
 from mfdtool.loader.errno import EINVAL, EIO
 from mfdtool.wire.constants import VFIOMarker
+from mfdtool.wire.pci_config import CONVENTIONAL_SIZE, EXPRESS_SIZE
+from mfdtool.wire.pci_state import (
+    MSIX_ENTRY_SIZE,
+    PCI_DEVICE_VERSION,
+    PINS,
+    VERSION_SIZE,
+    Geometry,
+    msix_vectors,
+)
 from mfdtool.wire.profile import MainStreamErrors, Profile
 
-CONVENTIONAL_SIZE: Final = 256
-EXPRESS_SIZE: Final = 4096
-PCI_DEVICE_VERSION: Final = 2
-
 _MARKER_SIZE: Final = 8
-_VERSION_SIZE: Final = 4
-_PINS: Final = 4
 _PIN_SIZE: Final = 4
-_MSIX_ENTRY_SIZE: Final = 16
 _STATUS: Final = 0x06
 _STATUS_CAP_LIST: Final = 0x10
 _CAPABILITY_LIST: Final = 0x34
-_CAPABILITY_START: Final = 0x40
-_MAX_CAPABILITIES: Final = 48
-_CAP_ID_MSIX: Final = 0x11
-_MSIX_COUNT_MASK: Final = 0x7FF
 _CONFIG: Final = VFIOMarker.DEV_CONFIG_STATE.to_bytes(8)
 _END: Final = VFIOMarker.END_OF_STATE.to_bytes(8)
 
@@ -81,20 +79,6 @@ class ConfigResult:
     printed: tuple[str, ...] = ()
     rule: str = ""
     trailing: int = 0
-
-
-class Geometry(NamedTuple):
-    """Sizes that are not on the wire: config space in bytes, and MSI-X vectors."""
-
-    config: int
-    vectors: int
-
-    @property
-    def size(self) -> int:
-        """Length of the whole config between its markers, without subsections."""
-        pending = -(-self.vectors // 8)
-        table = _MSIX_ENTRY_SIZE * self.vectors
-        return _VERSION_SIZE + self.config + _PINS * _PIN_SIZE + table + pending
 
 
 class _Stream:
@@ -163,7 +147,7 @@ def _is_pci(idstr: str) -> bool:
 
 def _load_pci_device(stream: _Stream, spec: DeviceSpec) -> None:
     geometry = _geometry(stream.data, spec)
-    version = int.from_bytes(stream.take(_VERSION_SIZE), signed=True)
+    version = int.from_bytes(stream.take(VERSION_SIZE), signed=True)
     if not 0 <= version <= PCI_DEVICE_VERSION:
         text = f"Invalid value {version} expecting positive value <= {PCI_DEVICE_VERSION}"
         raise _Trouble("PCIDevice", "version_id", EINVAL, (text,), "int32 equal")
@@ -172,7 +156,7 @@ def _load_pci_device(stream: _Stream, spec: DeviceSpec) -> None:
     if spec.mtty_ports is not None:
         _compare_config(config)
     _check_stream(stream, "PCIDevice", "config")
-    for _ in range(_PINS):
+    for _ in range(PINS):
         pin = int.from_bytes(stream.take(_PIN_SIZE))
         if pin > 1:
             text = f"irq state {pin}: must be 0 or 1."
@@ -181,7 +165,7 @@ def _load_pci_device(stream: _Stream, spec: DeviceSpec) -> None:
     stream.peek()
     _check_stream(stream, "VFIOPCIDevice", "pdev")
     if geometry.vectors:
-        stream.take(_MSIX_ENTRY_SIZE * geometry.vectors + -(-geometry.vectors // 8))
+        stream.take(MSIX_ENTRY_SIZE * geometry.vectors + -(-geometry.vectors // 8))
         _check_stream(stream, "VFIOPCIDevice", "pdev")
     stream.position += _display_size(stream)
 
@@ -229,25 +213,11 @@ def _geometry(data: bytes, spec: DeviceSpec) -> Geometry:
     """Find the sizes that fit a config; those of a known device are known."""
     if spec.mtty_ports is not None:
         return Geometry(EXPRESS_SIZE, 0)
-    start = _MARKER_SIZE + _VERSION_SIZE
-    vectors = _msix_vectors(data[start : start + CONVENTIONAL_SIZE])
+    start = _MARKER_SIZE + VERSION_SIZE
+    vectors = msix_vectors(data[start : start + CONVENTIONAL_SIZE])
     for size in (EXPRESS_SIZE, CONVENTIONAL_SIZE):
         geometry = Geometry(size, vectors)
         if data[_MARKER_SIZE + geometry.size :].startswith((_END, b"\x05")):
             return geometry
     is_express = len(data) >= EXPRESS_SIZE
     return Geometry(EXPRESS_SIZE if is_express else CONVENTIONAL_SIZE, vectors)
-
-
-def _msix_vectors(config: bytes) -> int:
-    """Count the MSI-X vectors of a PCI device by its config space, 0 if it has none."""
-    if len(config) < CONVENTIONAL_SIZE or not config[_STATUS] & _STATUS_CAP_LIST:
-        return 0
-    at = config[_CAPABILITY_LIST] & ~3
-    for _ in range(_MAX_CAPABILITIES):
-        if not _CAPABILITY_START <= at <= CONVENTIONAL_SIZE - 4:
-            return 0
-        if config[at] == _CAP_ID_MSIX:
-            return (int.from_bytes(config[at + 2 : at + 4], "little") & _MSIX_COUNT_MASK) + 1
-        at = config[at + 1] & ~3
-    return 0

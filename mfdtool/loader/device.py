@@ -19,7 +19,6 @@ from mfdtool.loader.commands import LoadConfig, WriteBuffer
 from mfdtool.loader.config import first_marker, load_config
 from mfdtool.loader.errno import EFAULT
 from mfdtool.loader.events import loader
-from mfdtool.loader.models import write
 from mfdtool.loader.moves import LOAD_MOVES, LoadCause, LoadPhase
 from mfdtool.loader.state import UNKNOWN_LAST
 from mfdtool.wire.constants import VFIOMarker
@@ -199,12 +198,12 @@ def _write(turn: Turn, number: int) -> None:
     device = turn.devices[number]
     blob = device.slots.get(device.cur)
     assert blob is not None
-    errno = EFAULT
+    # The buffer is handed over once; a thread that is started again finds none (write(fd, NULL)).
+    errno, message = EFAULT, f"the device refuses buffer {device.cur}"
     if not device.taken:
-        intake, errno = write(turn.destination.devices[number], device.intake, blob)
-        device = turn.set_device(number, intake=intake, taken=True)
+        errno, message = turn.write(number, device.cur, blob)
+        device = turn.set_device(number, taken=True)
     if errno:
-        message = f"the device refuses buffer {device.cur}"
         turn.violate("device-write", message, number, blob.key)
         error = f"NAME: writing state buffer {device.cur} failed: {errno}"
         _end(turn, number, error, cause=LoadCause.STEP)

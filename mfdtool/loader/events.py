@@ -10,7 +10,7 @@ Channels are numbered in the order in which they connect; the main channel is no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
 
@@ -78,9 +78,16 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Bytes that the recording does not have; the destination had them."""
+    """Bytes that the recording does not have; the destination had them.
+
+    Attributes:
+        length: how many.
+        is_inside: whether they are of the item before, of which the rest is known.
+    """
 
     length: int
+    # Not in the representation, of which the digests of traces are made.
+    is_inside: bool = field(default=False, repr=False)
 
 
 # Items of a multifd channel.

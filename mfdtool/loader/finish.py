@@ -58,11 +58,14 @@ def join(turn: Turn) -> None:
         return
     if turn.error is not None:
         fail_loading(turn, EINVAL, cause="Error while loading vmstate")
+    elif turn.main.postcopy:
+        # Nobody reads on: after a postcopy there is no vmdescription (savevm.c:qemu_loadvm_state).
+        complete(turn, MainCause.THREADS)
     else:
         turn.move_main(MainCause.THREADS, MainPhase.DESCRIPTION)
 
 
-def complete(turn: Turn) -> None:
+def complete(turn: Turn, cause: MainCause) -> None:
     """Start the guest (migration.c:process_incoming_migration_bh)."""
     main_trace(turn, "multifd_recv_terminate_threads", 0)
     end_all_receivers(turn)
@@ -70,7 +73,7 @@ def complete(turn: Turn) -> None:
     if turn.outcome is not None:
         return
     _clean_up(turn, failed_stream=False)
-    turn.move_main(MainCause.BODY, MainPhase.DONE)
+    turn.move_main(cause, MainPhase.DONE)
     turn.outcome = Outcome.COMPLETED
     turn.do(Complete())
 

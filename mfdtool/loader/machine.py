@@ -32,13 +32,14 @@ from mfdtool.loader.events import (
 from mfdtool.loader.finish import exit_early, fail_loading, join
 from mfdtool.loader.moves import MainCause, MainPhase
 from mfdtool.loader.state import Device, Main, State
-from mfdtool.loader.turn import Turn
+from mfdtool.loader.turn import NO_ANSWERS, Answers, PendingWrite, Turn
 from mfdtool.wire.constants import MULTIFD_INIT_SIZE, MULTIFD_MAGIC
 
 if TYPE_CHECKING:
     from mfdtool.loader.commands import Command
     from mfdtool.loader.destination import Destination
     from mfdtool.loader.events import Actor, Event
+    from mfdtool.loader.turn import Moved
 
 _GONE: Final = "the destination is gone"
 _MAGIC_SIZE: Final = 4
@@ -50,28 +51,42 @@ class Loader:
 
     def __init__(self, destination: Destination) -> None:
         self.destination = destination
+        self.moved: Moved | None = None
+        """Sees each move that an event makes, for whoever counts them."""
 
     def initial(self) -> State:
         """Give the state of a destination that listens."""
         return State(main=Main(), devices=tuple(Device() for _ in self.destination.devices))
 
-    def step(self, state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
-        """Carry out an event; give the new state, and what the destination does about it."""
-        turn = Turn(self.destination, state)
+    def step(
+        self, state: State, event: Event, answers: Answers = NO_ANSWERS
+    ) -> tuple[State, tuple[Command, ...]]:
+        """Carry out an event; give the new state, and what the destination does about it.
+
+        With ``answers``, writes end as they did on real devices.
+        """
+        turn = Turn(self.destination, state, answers)
+        turn.moved = self.moved
         why = self.why_not(state, event)
         if why:
             turn.block(_actor_of(event), why)
             return state, tuple(turn.commands)
-        if isinstance(event, Connect):
-            _connect(turn, event)
-        elif isinstance(event, Step):
-            _step(turn, event.actor)
-        elif isinstance(event.item, MultiFDItem) and event.channel is not None:
-            receive.receive(turn, event.channel, event.item)
-        elif isinstance(event.item, MainItem):
-            mainstream.read(turn, event.item)
-        join(turn)
+        _carry_out(turn, event)
         return turn.result()
+
+    def pending_writes(
+        self, state: State, event: Event, answers: Answers = NO_ANSWERS
+    ) -> tuple[PendingWrite, ...]:
+        """Give the writes that an event makes and ``answers`` does not have, in their order.
+
+        How one ends may decide whether there are more: ask again with its answer. There are
+        several where the cleanup lets load threads finish the writes that they are in.
+        """
+        if self.why_not(state, event):
+            return ()
+        turn = Turn(self.destination, state, answers)
+        _carry_out(turn, event)
+        return tuple(pending for pending in turn.writes if pending not in answers)
 
     def why_not(self, state: State, event: Event) -> str:
         """Say why an event cannot happen now; empty if it can."""
@@ -94,6 +109,18 @@ class Loader:
         """Give the steps that threads can take now without reading anything."""
         steps = [Step(MAIN), *(Step(loader(number)) for number in range(len(state.devices)))]
         return [step for step in steps if not self.why_not(state, step)]
+
+
+def _carry_out(turn: Turn, event: Event) -> None:
+    if isinstance(event, Connect):
+        _connect(turn, event)
+    elif isinstance(event, Step):
+        _step(turn, event.actor)
+    elif isinstance(event.item, MultiFDItem) and event.channel is not None:
+        receive.receive(turn, event.channel, event.item)
+    elif isinstance(event.item, MainItem):
+        mainstream.read(turn, event.item)
+    join(turn)
 
 
 def _actor_of(event: Event) -> Actor:

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from mfdtool.loader.turn import Turn
 
 _OLD_VERSION: Final = 2
+_LOADVM_QUIT: Final = 1
+"""What a command returns that ends the reading of a stream."""
 _LONGEST_SIGNED: Final = 1 << 31
 _SIGN_EXTENSION: Final = 0xFFFFFFFF << 32
 _MAKE_SURE: Final = (
@@ -88,7 +90,10 @@ def read(turn: Turn, item: MainItem) -> None:
     """Let the main thread read and process the next item of its stream."""
     if isinstance(item, End) and item.reason is EndReason.CAPTURE:
         if turn.main.phase is MainPhase.DESCRIPTION:
-            complete(turn)
+            complete(turn, MainCause.BODY)
+        return
+    if isinstance(item, Lost) and item.is_inside:
+        # What is behind them was found by the length that the item before has.
         return
     _READERS[turn.main.phase](turn, item)
 
@@ -275,7 +280,8 @@ def _fail_idstr(turn: Turn, section_id: int) -> None:
 
 def _end_of_stream(turn: Turn) -> None:
     main_trace(turn, "qemu_loadvm_state_section", int(SectionType.EOF))
-    main_trace(turn, "qemu_loadvm_state_post_main", 0)
+    if not turn.main.postcopy:
+        main_trace(turn, "qemu_loadvm_state_post_main", 0)
     turn.move_main(MainCause.EOF, MainPhase.JOINING)
     if turn.error is not None:
         fail_loading(turn, EINVAL, cause="Error while loading vmstate")
@@ -289,7 +295,7 @@ def _description(turn: Turn, item: MainItem) -> None:
         text = f"Expected vmdescription section, but got {_type_of(item)}"
         turn.violate("description-missing", text)
         turn.print(text)
-    complete(turn)
+    complete(turn, MainCause.BODY)
 
 
 # Sections.
@@ -441,8 +447,24 @@ def _command(turn: Turn, command: Command) -> None:
         _switch_over(turn)
         if turn.outcome is not None:
             return
-    main_trace(turn, "qemu_loadvm_state_section_command", 0)
+    _end_command(turn, number)
     turn.move_main(MainCause.COMMAND, MainPhase.ELEMENT)
+
+
+def _end_command(turn: Turn, number: CommandNumber) -> None:
+    """Say that a command is done; PACKAGED is when the last command in the package is."""
+    if number is CommandNumber.PACKAGED:
+        turn.set_main(packaged=True)
+        return
+    if number is CommandNumber.POSTCOPY_LISTEN:
+        turn.set_main(postcopy=True)
+    if number is not CommandNumber.POSTCOPY_RUN:
+        main_trace(turn, "qemu_loadvm_state_section_command", 0)
+        return
+    for _ in range(1 + turn.main.packaged):
+        main_trace(turn, "qemu_loadvm_state_section_command", _LOADVM_QUIT)
+    main_trace(turn, "qemu_loadvm_state_post_main", _LOADVM_QUIT)
+    turn.set_main(packaged=False)
 
 
 def _fail_command(turn: Turn, rule: str, errno: int, text: str) -> None:

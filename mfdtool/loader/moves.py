@@ -142,6 +142,7 @@ class MainCause(Enum):
 
 
 Phase: TypeAlias = ReceivePhase | LoadPhase | MainPhase
+Cause: TypeAlias = ReceiveCause | LoadCause | MainCause
 
 _R: Final = ReceivePhase
 _RC: Final = ReceiveCause
@@ -217,7 +218,7 @@ MAIN_MOVES: Final[Mapping[tuple[MainPhase, MainCause], frozenset[MainPhase]]] = 
     (_M.SECTION, _MC.FLUSH): frozenset({_M.SYNCING}),
     (_M.SYNCING, _MC.SYNCED): frozenset({_M.SECTION, _M.FOOTER, _M.ELEMENT}),
     (_M.FOOTER, _MC.FOOTER): frozenset({_M.ELEMENT}),
-    (_M.JOINING, _MC.THREADS): frozenset({_M.DESCRIPTION}),
+    (_M.JOINING, _MC.THREADS): frozenset({_M.DESCRIPTION, _M.DONE}),
     (_M.DESCRIPTION, _MC.BODY): frozenset({_M.DONE}),
     (_M.HEADER, _MC.LOST): frozenset({_M.SETUP, _M.ELEMENT}),
     (_M.CONFIGURATION, _MC.LOST): frozenset({_M.SETUP, _M.ELEMENT}),

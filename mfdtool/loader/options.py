@@ -13,11 +13,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mfdtool.wire.constants import MultiFDFlag
+
+if TYPE_CHECKING:
+    from mfdtool.loader.destination import Destination, DeviceSpec
+    from mfdtool.wire.profile import Profile
 
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE: Final = re.compile(r"([0-9]{1,20})([KMGT]?)(?:i?B)?", re.IGNORECASE)
@@ -61,6 +65,15 @@ class DestinationOptions:
     compression: int | None = None
     switchover_ack: bool | None = None
 
+    def unknown_to(self, profile: Profile) -> tuple[str, ...]:
+        """Name the options whose properties a release does not have."""
+        is_limited, is_late = self.max_queued is not None, bool(self.config_after_iter)
+        known = {
+            "max-queued": profile.has_queue_limit or not is_limited,
+            "config-after-iter": profile.has_load_ready or not is_late,
+        }
+        return tuple(name for name, is_known in known.items() if not is_known)
+
 
 def parse_options(texts: Iterable[str]) -> DestinationOptions:
     """Read the values of ``--destination``; later ones replace earlier ones, devices add up.
@@ -87,6 +100,49 @@ def parse_options(texts: Iterable[str]) -> DestinationOptions:
         field, convert = known
         options = replace(options, **_converted(text, field, convert, value))
     return options
+
+
+def texts_for(wanted: Destination, shown: Destination) -> list[str]:
+    """Give values that make of ``shown``, which a recording alone suggests, what is ``wanted``.
+
+    What cannot be said is left out, so :func:`parse_options` may not make all of it.
+    """
+    texts = []
+    if wanted.devices != shown.devices:
+        texts += [_device_text(spec) for spec in wanted.devices] or [f"device={_NO_DEVICE}"]
+    for name, (field, _) in _OPTIONS.items():
+        value = getattr(wanted, field, None)
+        if value is not None and value != getattr(shown, field, None):
+            texts.append(f"{name}={_value_text(name, value)}")
+    return texts
+
+
+def _value_text(name: str, value: object) -> str:
+    if name == "compression":
+        return next(text for text, flag in _COMPRESSIONS.items() if flag == value)
+    return _switch_text(value) if isinstance(value, bool) else str(value)
+
+
+def _device_text(spec: DeviceSpec) -> str:
+    return f"device={spec.idstr}," + ",".join(_details(spec))
+
+
+def _details(spec: DeviceSpec) -> Iterator[str]:
+    if spec.mtty_ports is not None:
+        yield f"mtty-ports={spec.mtty_ports}"
+    yield f"transfer={_switch_text(spec.transfer)}"
+    if spec.instance_id:
+        yield f"instance={spec.instance_id}"
+    if not spec.has_p2p:
+        yield "p2p=off"
+    if not spec.can_reset:
+        yield "reset=fails"
+    if spec.write_hangs:
+        yield "write=hangs"
+
+
+def _switch_text(value: object) -> str:
+    return "on" if value else "off"
 
 
 def parse_device(text: str) -> DeviceOption:

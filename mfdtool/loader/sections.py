@@ -14,7 +14,6 @@ from mfdtool.loader.device import load_device_config, load_ready
 from mfdtool.loader.errno import EINVAL, EIO, strerror
 from mfdtool.loader.events import Body, End, Marker, RamRecord, Unknown
 from mfdtool.loader.finish import fail_loading
-from mfdtool.loader.models import write
 from mfdtool.loader.moves import MainCause, MainPhase
 from mfdtool.loader.sync import flush
 from mfdtool.loader.turn import main_trace
@@ -183,15 +182,14 @@ def _data_state(turn: Turn, number: int, marker: Marker) -> None:
     if not data.length and not marker.is_cut:
         turn.move_main(MainCause.BODY, MainPhase.SECTION)
         return
-    intake, errno = write(turn.destination.devices[number], device.intake, data)
-    turn.set_device(number, intake=intake)
+    errno, message = turn.write(number, None, data)
+    rule = "main-data-write"
     if not errno:
         turn.do(WriteBuffer(number, None, data))
-        errno = EIO if marker.is_cut else 0
+        if marker.is_cut:
+            rule, errno, message = "stream-truncated", EIO, "the stream ends inside the data"
     main_trace(turn, "vfio_load_state_device_data", number, data.length, -errno)
     if errno:
-        message = f"the device refuses {data.length} bytes"
-        rule = "stream-truncated" if errno == EIO else "main-data-write"
         _fail_section(turn, rule, errno, message=message)
         return
     turn.move_main(MainCause.BODY, MainPhase.SECTION)

@@ -126,6 +126,9 @@ class Main:
         acks_pending: devices that still have to report their initial data as loaded.
         switchovers: how often SWITCHOVER_START was seen.
         has_channel: whether the main channel is connected.
+        packaged: whether what it reads is in a package.
+        postcopy: whether another thread was started that reads what is behind the package
+            (savevm.c:postcopy_ram_listen_thread); here it is the main thread all the same.
     """
 
     phase: MainPhase = MainPhase.CONNECTING
@@ -141,6 +144,8 @@ class Main:
     acks_pending: int = 0
     switchovers: int = 0
     has_channel: bool = False
+    packaged: bool = False
+    postcopy: bool = False
 
     @property
     def holds_big_lock(self) -> bool:

@@ -89,6 +89,23 @@ def test_profile_by_what_only_later_releases_send() -> None:
         assumed(recording(), profile="9.0")
 
 
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("max-queued=4K", "10.1"),
+        ("config-after-iter=on", "10.1"),
+        ("config-after-iter=off", "10.0"),
+    ],
+)
+def test_profile_by_what_only_later_releases_can_be_told(said: str, name: str) -> None:
+    destination, guesses = assume(recording(), parse_options([said]))
+    assert destination.profile.name == name
+    option = said.partition("=")[0]
+    assert guesses[0].message.endswith(f"the option {option}") == (name == "10.1")
+    newer = assumed(recording(machine="pc-q35-11.1"), said)
+    assert newer.profile.name == "11.1"
+
+
 def test_machine_type_that_cannot_be() -> None:
     newer, guesses = assume(recording(SWITCHOVER, machine="pc-q35-11.1"), parse_options([]), "10.0")
     assert newer.machine == "pc-q35-10.0"

@@ -12,6 +12,7 @@ from mfdtool.loader.events import (
     MAIN,
     Command,
     Configuration,
+    Deliver,
     End,
     Eof,
     FileHeader,
@@ -145,6 +146,14 @@ def test_lost_start_of_the_stream_is_taken_on_trust() -> None:
         book = Playbook().connect().main(*items)
         assert book.state.main.phase is MainPhase.ELEMENT
         assert book.state.devices[0].loader
+
+
+def test_lost_bytes_of_a_known_item_change_nothing() -> None:
+    book = Playbook().header().main(SectionStart(1, DEVICE, 0, 1, SectionType.START))
+    before = book.state
+    assert before.main.phase is MainPhase.SECTION
+    assert book.main(Lost(16, is_inside=True)).state == before
+    assert book.main(Lost(16)).state.main.phase is MainPhase.ELEMENT
 
 
 def test_setup_puts_devices_in_resuming() -> None:
@@ -352,6 +361,27 @@ def test_missing_description_is_not_missed() -> None:
         assert book.outcome is Outcome.COMPLETED
         assert book.rules == ["description-missing"]
     assert book.stderr == ["Expected vmdescription section, but got 9"]
+
+
+def test_after_a_postcopy_there_is_no_description() -> None:
+    """As QEMU 10.0 logs it; its own thread reads what is behind the package."""
+    book = Playbook(replace(DESTINATION, devices=())).header()
+    book.main(Command(CommandNumber.PACKAGED, 4))
+    book.main(Command(CommandNumber.POSTCOPY_LISTEN, 0), Command(CommandNumber.POSTCOPY_RUN, 0))
+    assert book.traced("qemu_loadvm_state_section_command") == [(0,), (1,), (1,)]
+    assert book.traced("qemu_loadvm_state_post_main") == [(1,)]
+    assert book.state.main.phase is MainPhase.ELEMENT
+    book.main(Eof())
+    assert book.outcome is Outcome.COMPLETED
+    assert (book.stderr, book.rules) == ([], [])
+    assert book.traced("qemu_loadvm_state_post_main") == [(1,)]
+    assert book.blocked(Deliver(None, End())) == "the destination is gone"
+
+
+def test_postcopy_commands_without_a_package() -> None:
+    book = Playbook(replace(DESTINATION, devices=())).header()
+    book.main(Command(CommandNumber.POSTCOPY_LISTEN, 0), Command(CommandNumber.POSTCOPY_RUN, 0))
+    assert book.traced("qemu_loadvm_state_section_command") == [(0,), (1,)]
 
 
 def test_end_of_the_capture_stands_for_the_description() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from mfdtool.loader.options import DestinationOptions, DeviceOption, full_idstr, parse_options
+from mfdtool.wire.profile import PROFILES
 from tests.support.playbook import DEVICE
 
 
@@ -53,6 +54,13 @@ def test_devices() -> None:
     )
     assert parse_options([text, "device=none"]).devices == ()
     assert parse_options(["transfer=auto"]) == DestinationOptions()
+
+
+def test_options_that_a_release_does_not_know() -> None:
+    options = parse_options(["max-queued=4K", "config-after-iter=on", "channels=2"])
+    assert options.unknown_to(PROFILES["10.0"]) == ("max-queued", "config-after-iter")
+    assert options.unknown_to(PROFILES["10.1"]) == ()
+    assert parse_options(["config-after-iter=off"]).unknown_to(PROFILES["10.0"]) == ()
 
 
 def test_sizes() -> None:
