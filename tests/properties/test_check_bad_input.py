@@ -12,8 +12,9 @@ from mfdtool.loader.lint import lint
 from mfdtool.loader.options import DestinationOptions
 from mfdtool.loader.state import Outcome
 from mfdtool.packets.values import Record
-from mfdtool.replay.driver import Pace, Priority, drive
-from mfdtool.replay.observed import recordings_of
+from mfdtool.replay.driver import Priority, drive
+from mfdtool.schedule.observation import observations_of
+from mfdtool.schedule.schedule import Pace
 from tests.support.captures import NAMES, decode, load, records
 
 
@@ -39,14 +40,15 @@ def test_damaged_capture_gets_a_verdict(seed: int) -> None:
     rng = random.Random(seed)
     view, chosen = damaged(rng, NAMES[seed % len(NAMES)])
     decoder, frames = decode(view, chosen, keeps=True)
-    for recording in recordings_of(frames, decoder.migrations):
+    for observation in observations_of(frames, decoder.migrations):
+        recording = observation.recording
         destination, _ = assume(recording, DestinationOptions())
         run = drive(
             recording,
             destination,
-            pace=rng.choice(list(Pace)),
+            pace=rng.choice([Pace.OBSERVED, Pace.EAGER, Pace.HELD]),
             priority=rng.choice(list(Priority)),
         )
-        assert run.outcome in Outcome
+        assert run.outcome in set(Outcome)
         assert run.outcome is not Outcome.STALLED or run.findings
         assert len(lint(recording, destination)) < 500

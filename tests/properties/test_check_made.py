@@ -25,8 +25,8 @@ from mfdtool.loader.recording import Recording
 from mfdtool.loader.state import Outcome
 from mfdtool.packets import pcapng
 from mfdtool.replay.driver import Run, drive
-from mfdtool.replay.observed import recordings_of
 from mfdtool.rules import Severity
+from mfdtool.schedule.observation import observations_of
 from tests.support.captures import decode
 
 UNSEEN: Final = {
@@ -44,7 +44,7 @@ SEEDS: Final = range(20)
 def recordings(migration: Migration) -> list[Recording]:
     view = memoryview(pcapng_bytes(transmit(migration, None)))
     decoder, frames = decode(view, pcapng.read(view), keeps=True)
-    return recordings_of(frames, decoder.migrations)
+    return [found.recording for found in observations_of(frames, decoder.migrations)]
 
 
 def check(recording: Recording) -> tuple[Run, list[Finding]]:
@@ -81,4 +81,4 @@ def test_defects_are_found(name: str) -> None:
 def test_other_defects_do_no_harm_to_the_model(name: str) -> None:
     broken = DEFECTS[name].apply(random_migration(random.Random(1)))
     for recording in recordings(broken):
-        assert check(recording)[0].outcome in Outcome
+        assert check(recording)[0].outcome in set(Outcome)
