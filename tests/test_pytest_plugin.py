@@ -31,11 +31,7 @@ def run_tests(tmp_path: Path) -> RunTests:
 
     def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         (project / "test_outside.py").write_text(code)
-        programs = Path(sys.executable).parent
-        environment = os.environ | {
-            "PYTHONPATH": str(installed),
-            "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
-        }
+        environment = os.environ | {"PYTHONPATH": str(installed), "PATH": "/usr/bin:/bin"}
         return subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
             cwd=project,
