@@ -10,52 +10,19 @@ from pathlib import Path
 import click
 
 from mfdtool.cli.console import finish, reading_of, write_all
-from mfdtool.cli.options import input_options
+from mfdtool.cli.options import Said, destination_options, fail_on_option, input_options
 from mfdtool.cli.status import ExitStatus
-from mfdtool.loader.assume import AUTO
-from mfdtool.loader.options import DestinationOptions, parse_options
 from mfdtool.report.verdict import verdict_json, verdict_text
 from mfdtool.rules import Severity
-from mfdtool.wire.profile import PROFILES
 from mfdtool.workflows.check import Checked, CheckOptions, against, check
 from mfdtool.workflows.reading import Input
-
-
-def _destination(
-    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
-) -> tuple[DestinationOptions, tuple[str, ...]]:
-    try:
-        return parse_options(values), values
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
 
 
 @click.command("check")
 @input_options
 @click.option("--migration", metavar="N", type=click.IntRange(min=0), help="Only this migration.")
-@click.option(
-    "--profile",
-    type=click.Choice([AUTO, *PROFILES]),
-    default=AUTO,
-    show_default=True,
-    help="QEMU release of the destination.",
-)
-@click.option(
-    "--destination",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=_destination,
-    help="Something about the destination (repeatable): device=none, device=0000:00:05.0/vfio,"
-    " device=0000:00:05.0/vfio,mtty-ports=2, transfer=off, channels=4, config-after-iter=on,"
-    " max-queued=1M, memory=8G, machine=pc-q35-10.0.",
-)
-@click.option(
-    "--fail-on",
-    type=click.Choice([severity.value for severity in reversed(Severity)]),
-    default=Severity.ERROR.value,
-    show_default=True,
-    help="Exit with 1 if there is a finding as severe as this.",
-)
+@destination_options
+@fail_on_option
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object per migration.")
 @click.option("--trace", is_flag=True, help="Write the destination's trace, as a QEMU log has it.")
 @click.option(
@@ -70,7 +37,7 @@ def command(
     source: Input,
     migration: int | None,
     profile: str,
-    destination: tuple[DestinationOptions, tuple[str, ...]],
+    destination: Said,
     fail_on: str,
     as_json: bool,
     trace: bool,

@@ -20,6 +20,7 @@ from mfdtool.errors import CaptureError
 from mfdtool.stream.channel import ChannelKind, Stream
 from mfdtool.stream.frames import Frame
 from mfdtool.stream.selection import DevicesMet, Selection
+from mfdtool.stream.vmstate import DeviceState
 from mfdtool.workflows.reading import Input, Reading
 
 PATIENCE: Final = 1.0
@@ -66,15 +67,25 @@ def losses(reading: Reading) -> Iterator[str]:
     """Say where decoding first lacked bytes, and which main streams have no end."""
     name = reading.input.capture
     if (loss := reading.first_loss) is not None:
-        where = f"{name}, record {loss.record}" if name else "input"
+        where = name or "input"
+        if loss.record:
+            where = f"{where}, record {loss.record}"
         number = "" if loss.number is None else f" #{loss.number}"
         yield (
             f"{where}: {loss.channel}{number} {loss.kind} at offset {loss.offset}: "
-            f"{loss.reason or 'bytes are missing'} (the first loss; 'mfdtool info' counts all)"
+            f"{loss.reason or _why_lost(loss)} (the first loss; 'mfdtool info' counts all)"
         )
     for channel in reading.unfinished:
         length = channel.stream.length
         yield f"{name or 'input'}: {channel.name} stops at offset {length}, before its end"
+
+
+def _why_lost(loss: Frame) -> str:
+    """Say what a loss is that has no reason of its own."""
+    rest = loss.value.rest() if isinstance(loss.value, DeviceState) else None
+    if loss.missing or rest is None:
+        return "bytes are missing"
+    return f"its bytes {rest.start}-{rest.stop - 1} are undecoded, {rest.reason}"
 
 
 def why_nothing(reading: Reading) -> str:
@@ -176,13 +187,17 @@ class Progress:
 
     def tick(self, reading: Reading) -> None:
         """Show how much was read, unless that was just done."""
+        records = reading.counters.records if reading.counters is not None else 0
+        self.show(f"mfdtool: {records:,} records, {time.monotonic() - self._start:.0f} s")
+
+    def show(self, text: str) -> None:
+        """Show a line instead of the last one, unless that was just shown."""
         now = time.monotonic()
         if not self._enabled or now < self._next:
             return
         self._next = now + _INTERVAL
         self._shown = True
-        records = reading.counters.records if reading.counters is not None else 0
-        self._write(f"mfdtool: {records:,} records, {now - self._start:.0f} s")
+        self._write(text)
 
     def clear(self) -> None:
         """Take the line away."""

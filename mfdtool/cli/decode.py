@@ -61,6 +61,12 @@ def _filter(ctx: click.Context, param: click.Parameter, value: str | None) -> Pr
 )
 @click.option("-x", "hexdump", is_flag=True, help="Dump the bytes of each frame.")
 @click.option("--full", is_flag=True, help="With -x: all bytes, not the first ones only.")
+@click.option(
+    "-2",
+    "twice",
+    is_flag=True,
+    help="Read twice, for the vmdescription first: sections before the switchover need it.",
+)
 @click.option("-c", "count", metavar="N", type=click.IntRange(min=1), help="Stop after N frames.")
 def command(
     *,
@@ -71,12 +77,14 @@ def command(
     predicate: Predicate | None,
     hexdump: bool,
     full: bool,
+    twice: bool,
     count: int | None,
 ) -> ExitStatus:
     """Print every packet, section and message of the migrations in CAPTURE.
 
-    CAPTURE is a pcap or pcapng file, plain or compressed; '-' is standard input. Frames come in
-    the order in which their last byte arrived.
+    CAPTURE is a pcap or pcapng file, plain or compressed, or a file that holds main streams: a raw
+    one, a libvirt save image, a qcow2 image with snapshots. '-' is standard input. Frames
+    come in the order in which their last byte arrived.
     """
     plan = Plan(
         format=OutputFormat(output_format),
@@ -91,6 +99,8 @@ def command(
     _check(plan)
     met = DevicesMet() if selection.devices else None
     with reading_of(source, keep_extents=plan.needs_extents) as reading:
+        if twice:
+            reading.learn()
         write_all(decode(reading, plan, met=met))
         status = finish(reading)
         tell_unmatched(reading, selection, met, to_end=count is None)

@@ -12,9 +12,11 @@ from typing import Final
 import click
 
 from mfdtool.cli.console import finish, reading_of
+from mfdtool.cli.extract_views import AUTO, show_config, show_records
 from mfdtool.cli.options import input_options
 from mfdtool.cli.status import ExitStatus
 from mfdtool.report.json_text import indented
+from mfdtool.report.vmstate import VmStateExtractor
 from mfdtool.stream.device_data import ConfigExtractor, DeviceExtractor
 from mfdtool.stream.extraction import (
     ChannelExtractor,
@@ -26,7 +28,7 @@ from mfdtool.stream.pages import PageExtractor
 from mfdtool.workflows.extract import Extraction, FileSpool, OutputFile, Sink, TextBuffer, extract
 from mfdtool.workflows.reading import Input
 
-_WHAT: Final = "--device, --config, --vmdesc, --channel, --ram-page"
+_WHAT: Final = "--device, --config, --vmstate, --vmdesc, --channel, --ram-page"
 
 Make = Callable[[int, Spool], Extractor]
 """Makes the extractor for a migration."""
@@ -61,9 +63,10 @@ def _parse(text: str, low: int, high: int) -> int:
 
 
 @click.command("extract")
-@input_options
+@input_options(vmdesc="--with-vmdesc")
 @click.option("--device", metavar="IDSTR", help="The device's state as its driver gets it.")
 @click.option("--config", metavar="IDSTR", help="The device's config, without its markers.")
+@click.option("--vmstate", is_flag=True, help="The state of all devices, as JSON.")
 @click.option("--vmdesc", is_flag=True, help="The vmdescription's JSON text.")
 @click.option("--channel", metavar="NAME", help="A channel's stream: main, multifd-0, ...")
 @click.option(
@@ -74,6 +77,16 @@ def _parse(text: str, low: int, high: int) -> int:
     help="The last content of a page that was sent, as in pc.ram:0x1000.",
 )
 @click.option("--with-markers", is_flag=True, help="With --config: everything in the packet.")
+@click.option("--decode", is_flag=True, help="With --config: show its fields, not its bytes.")
+@click.option("--records", is_flag=True, help="With --device: list its driver's records.")
+@click.option(
+    "--vendor",
+    metavar="NAME",
+    default=AUTO,
+    show_default=True,
+    help="With --records: the driver, or none; auto takes the one that speaks for itself.",
+)
+@click.option("--json", "as_json", is_flag=True, help="With --decode, --records: write JSON.")
 @click.option("--pretty", is_flag=True, help="With --vmdesc: indent the text.")
 @click.option(
     "--migration",
@@ -101,10 +114,15 @@ def command(
     source: Input,
     device: str | None,
     config: str | None,
+    vmstate: bool,
     vmdesc: bool,
     channel: str | None,
     page: tuple[str, int] | None,
     with_markers: bool,
+    decode: bool,
+    records: bool,
+    vendor: str,
+    as_json: bool,
     pretty: bool,
     migration: int,
     output: Path | None,
@@ -112,8 +130,10 @@ def command(
 ) -> ExitStatus:
     """Write device state, a config, a page, a stream or the vmdescription to a file.
 
-    Exactly one of --device, --config, --vmdesc, --channel and --ram-page says what. Devices are
-    named 0000:00:05.0/vfio, 0000:00:05.0 or 00:05.0.
+    Exactly one of --device, --config, --vmstate, --vmdesc, --channel and --ram-page says what.
+    Devices are named 0000:00:05.0/vfio, 0000:00:05.0 or 00:05.0.
+
+    --vmstate writes what QEMU's scripts/analyze-migration.py -d state does, for any input.
 
     Missing bytes are never replaced in silence: without --fill-gaps, what comes before the first
     hole is written, all holes are listed on standard error, and the exit status is 4.
@@ -125,6 +145,8 @@ def command(
         choices.append(
             lambda index, spool: ConfigExtractor(index, config, with_markers=with_markers)
         )
+    if vmstate:
+        choices.append(lambda index, spool: VmStateExtractor(index))
     if vmdesc:
         choices.append(lambda index, spool: DescriptionExtractor(index))
     if channel is not None:
@@ -138,18 +160,62 @@ def command(
         raise click.UsageError("--with-markers goes with --config.")
     if pretty and not vmdesc:
         raise click.UsageError("--pretty goes with --vmdesc.")
-    _refuse(output, source, is_text=vmdesc)
+    if decode and (config is None or with_markers or fill is not None):
+        raise click.UsageError("--decode goes with --config, without --with-markers, --fill-gaps.")
+    if records and (device is None or fill is not None):
+        raise click.UsageError("--records goes with --device, without --fill-gaps.")
+    if (as_json and not (decode or records)) or (vendor != AUTO and not records):
+        raise click.UsageError("--json goes with --decode and --records, --vendor with --records.")
+    _refuse(output, source, is_text=vmdesc or vmstate or decode or records)
+    if config is not None and decode:
+        with _opened(output) as sink:
+            return show_config(
+                source, config, sink, migration=migration, as_json=as_json, tell=_tell
+            )
+    if device is not None and records:
+        with _opened(output) as sink:
+            return show_records(
+                source, device, sink, migration=migration, vendor=vendor, as_json=as_json
+            )
+    return _extract(
+        source,
+        choices[0],
+        output,
+        migration=migration,
+        fill=fill,
+        is_pretty=pretty,
+        needs_end=channel == "main" or page is not None,
+        learns=vmstate,
+    )
+
+
+def _extract(
+    source: Input,
+    make: Make,
+    output: Path | None,
+    *,
+    migration: int,
+    fill: int | None,
+    is_pretty: bool,
+    needs_end: bool,
+    learns: bool,
+) -> ExitStatus:
+    """Write what an extractor gives; more of it would follow where a stream lacks its end."""
     with reading_of(source, keep_extents=True) as reading, FileSpool() as spool:
-        extractor = choices[0](migration, spool)
+        extractor = make(migration, spool)
+        if learns:
+            reading.learn()
         with _opened(output) as sink:
             text = TextBuffer()
-            result = extract(reading, extractor, text if pretty else sink, fill=fill)
+            result = extract(reading, extractor, text if is_pretty else sink, fill=fill)
             _tell(result)
             finish(reading)
-            if pretty:
+            if is_pretty:
                 for piece in indented(text.text):
                     sink.write(piece)
         whole = result.complete and not reading.problems
+        if needs_end:
+            whole = whole and not reading.unfinished
         return ExitStatus.OK if whole else ExitStatus.INCOMPLETE
 
 

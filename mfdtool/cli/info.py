@@ -10,6 +10,7 @@ import click
 from mfdtool.cli.console import finish, reading_of, write_all
 from mfdtool.cli.options import input_options
 from mfdtool.cli.status import ExitStatus
+from mfdtool.cli.vendors import vendors_told
 from mfdtool.report.info import overview_text
 from mfdtool.report.info_json import overview_json
 from mfdtool.workflows.info import summarise
@@ -22,11 +23,13 @@ from mfdtool.workflows.reading import Input
 def command(*, source: Input, as_json: bool) -> ExitStatus:
     """Show what a capture holds, on one screen.
 
-    CAPTURE is a pcap or pcapng file, plain or compressed; "-" is standard input. Times are
-    seconds since the migration's first byte.
+    CAPTURE is a pcap or pcapng file, plain or compressed, or a file that holds main streams: a raw
+    one, a libvirt save image, a qcow2 image with snapshots. "-" is standard input. Times
+    are seconds since the migration's first byte.
     """
+    vendors = vendors_told()
     with reading_of(source) as reading:
-        overview = summarise(reading)
+        overview = summarise(reading, vendors)
         if as_json:
             write_all([json.dumps(overview_json(overview), indent=2), "\n"])
         else:

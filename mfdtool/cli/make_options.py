@@ -164,7 +164,7 @@ def _draw(rng: Random, size: int, chunk: int) -> list[bytes]:
     return [rng.randbytes(min(chunk, size - at)) for at in range(0, size, chunk)]
 
 
-class _Parsed(AnyType):
+class Parsed(AnyType):
     """An option whose text a function reads."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -192,7 +192,7 @@ class _Share(click.FloatRange):
         return share
 
 
-_SIZE_TYPE: Final = _Parsed("size", parse_size)
+SIZE_TYPE: Final = Parsed("size", parse_size)
 _POSITIVE: Final = click.IntRange(min=1)
 _COUNT: Final = click.IntRange(min=0)
 _SHARE: Final = _Share(0, 1)
@@ -218,7 +218,7 @@ _PLAN_OPTIONS: Final = (
     click.option(
         "--device",
         "devices",
-        type=_Parsed("device", parse_device),
+        type=Parsed("device", parse_device),
         multiple=True,
         default=("0000:00:05.0/vfio:64K",),
         show_default=True,
@@ -229,14 +229,14 @@ _PLAN_OPTIONS: Final = (
     ),
     click.option(
         "--chunk",
-        type=_SIZE_TYPE,
+        type=SIZE_TYPE,
         default="1M",
         show_default=True,
         help="Device bytes in one packet.",
     ),
     click.option(
         "--order",
-        type=_Parsed("order", parse_order),
+        type=Parsed("order", parse_order),
         default="round-robin",
         show_default=True,
         metavar="ORDER",
@@ -251,7 +251,7 @@ _PLAN_OPTIONS: Final = (
         show_default=True,
         help="Target page size.",
     ),
-    click.option("--ram", type=_SIZE_TYPE, default="32M", show_default=True, help="RAM size."),
+    click.option("--ram", type=SIZE_TYPE, default="32M", show_default=True, help="RAM size."),
     click.option(
         "--rounds", type=_POSITIVE, default=2, show_default=True, help="How often RAM is scanned."
     ),

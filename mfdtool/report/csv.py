@@ -100,7 +100,7 @@ class Rows(Templates):
         if field.type is FieldType.INTEGER and not field.optional:
             return Value(field.path, field.convert)
         write = _CELLS.get(field.type, str)
-        quote = self._quote if field.type in {FieldType.STRING, FieldType.LIST} else None
+        quote = self._quote if field.type in _QUOTED else None
         return Value(field.path, _cell(field.convert, write, quote))
 
 
@@ -129,9 +129,11 @@ class TabLines(Rows):
         super().__init__(names, separator="\t", end="\n", quote=_plain)
 
 
+_QUOTED: Final = frozenset({FieldType.STRING, FieldType.LIST, FieldType.OBJECT})
 _CELLS: Final[Mapping[FieldType, Callable[[Any], str]]] = {
     FieldType.BOOLEAN: {False: "false", True: "true"}.__getitem__,
     FieldType.LIST: encode,
+    FieldType.OBJECT: encode,
 }
 
 

@@ -26,7 +26,7 @@ from fnmatch import translate
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeAlias
 
 from mfdtool.stream.field import FieldType
-from mfdtool.stream.fields import UnknownFieldError, definitions_of, field_of
+from mfdtool.stream.fields import UnknownFieldError, definitions_of, field_of, shape_of
 
 if TYPE_CHECKING:
     from mfdtool.stream.field import Field, Getter
@@ -52,6 +52,7 @@ _TOKEN: Final = re.compile(
     )""",
     re.VERBOSE,
 )
+_NESTED: Final = {FieldType.LIST: "a list", FieldType.OBJECT: "an object"}
 _ESCAPE: Final = re.compile(r"\\(.)")
 _COMPARE: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "==": operator.eq,
@@ -241,7 +242,7 @@ class _Comparison:
 
     def __call__(self, frame: Frame) -> bool:
         """Tell whether the frame has the field and its value passes."""
-        shape = frame.kind, type(frame.value)
+        shape = shape_of(frame)
         known = self._tests.get(shape)
         if known is None:
             known = self._tests[shape] = self._compile(shape)
@@ -280,14 +281,15 @@ def _all(parts: list[Predicate]) -> Predicate:
 def _test(field: Field, symbol: str, text: str) -> Test:
     """Make the test of a field's value; ValueError if it can never make sense."""
     if symbol == "contains":
-        if field.type is FieldType.LIST:
-            return lambda value: any(text in map(str, _flat(entry)) for entry in value)
+        if field.type in _NESTED:
+            names = field.type is FieldType.OBJECT
+            return lambda value: text in map(_plain, _flat(value, names=names))
         return lambda value: text in _plain(value)
     if symbol == "matches":
         pattern = re.compile(translate(text), re.DOTALL)
         return lambda value: pattern.match(_plain(value)) is not None
-    if field.type is FieldType.LIST:
-        raise ValueError(f"{field.name} is a list: use contains")
+    if field.type in _NESTED:
+        raise ValueError(f"{field.name} is {_NESTED[field.type]}: use contains")
     if field.type is FieldType.BOOLEAN and symbol not in {"==", "!="}:
         raise ValueError(f"{field.name} is true or false: use == or !=")
     compare = _COMPARE[symbol]
@@ -305,11 +307,15 @@ def _plain(value: object) -> str:
     return str(value)
 
 
-def _flat(entry: object) -> Iterator[object]:
-    """Give an entry of a list, or the values in it."""
+def _flat(entry: object, *, names: bool) -> Iterator[object]:
+    """Give the values in lists and objects, however deep, and with ``names`` theirs."""
     if isinstance(entry, dict):
-        for value in entry.values():
-            yield from _flat(value)
+        if names:
+            yield from entry
+        entry = list(entry.values())
+    if isinstance(entry, list):
+        for value in entry:
+            yield from _flat(value, names=names)
     else:
         yield entry
 

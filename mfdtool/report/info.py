@@ -7,6 +7,7 @@ from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from mfdtool.report.info_phases import phase_lines, release_lines, switchover_lines
 from mfdtool.report.units import (
     UNKNOWN,
     count_text,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from mfdtool.stream.devices import Amount, DeviceSummary
     from mfdtool.stream.indexes import IdxRange
     from mfdtool.stream.summary import ChannelSummary, MigrationSummary
+    from mfdtool.wire.vendors.registry import Registry
 
 _INDENT: Final = 12
 _LISTED: Final = 8
@@ -42,7 +44,7 @@ def overview_text(overview: Overview) -> Iterator[str]:
     yield from _labelled("File", _file_lines(overview))
     for migration in overview.migrations:
         yield ""
-        yield from _migration_lines(migration)
+        yield from _migration_lines(migration, overview.vendors)
     others = list(_other_lines(overview.other_streams()))
     if others:
         yield ""
@@ -68,6 +70,10 @@ def _file_lines(overview: Overview) -> Iterator[str]:
         if first >= 0:
             parts.append(f"{seconds_text(last - first)} from {date_text(first)}")
         yield ", ".join(parts)
+    for remark in overview.remarks[:_LISTED]:
+        yield escape(remark.encode())
+    if len(overview.remarks) > _LISTED:
+        yield f"{count_text(len(overview.remarks) - _LISTED, 'more remark')}"
     if info.dropped:
         yield f"{count_text(info.dropped, 'frame')} dropped while capturing"
     made_by = ", ".join(escape(text.encode()) for text in (info.application, info.os) if text)
@@ -81,11 +87,13 @@ def _file_lines(overview: Overview) -> Iterator[str]:
         yield f"{count_text(omitted, 'more comment')}"
 
 
-def _migration_lines(migration: MigrationSummary) -> Iterator[str]:
+def _migration_lines(migration: MigrationSummary, vendors: Registry) -> Iterator[str]:
     yield from _labelled(f"Migration {migration.index}", _heading_lines(migration))
-    yield from _labelled("Phases", _phase_lines(migration))
+    yield from _labelled("Release", release_lines(migration.recognition))
+    yield from _labelled("Phases", phase_lines(migration))
+    yield from _labelled("Switchover", switchover_lines(migration))
     yield from _labelled("Channels", _channel_lines(migration))
-    yield from _labelled("Devices", _device_lines(migration))
+    yield from _labelled("Devices", _device_lines(migration, vendors))
     yield from _labelled("RAM", _ram_lines(migration))
     yield from _labelled("Bytes", _byte_lines(migration))
     yield from _labelled("Missing", _missing_lines(migration))
@@ -101,35 +109,6 @@ def _heading_lines(migration: MigrationSummary) -> Iterator[str]:
             f"uuid {migration.uuid_text or UNKNOWN}",
         )
     )
-
-
-def _phase_lines(migration: MigrationSummary) -> Iterator[str]:
-    start = migration.first_ns
-    if start < 0:
-        yield "no times in this input"
-        return
-    rows = [(times.phase.value, times.start_ns, times.stop_ns, "") for times in migration.phases]
-    packets = [device for device in migration.devices if device.first_ns >= 0]
-    if packets:
-        first = min(device.first_ns for device in packets)
-        rows.append(("device state", first, max(device.last_ns for device in packets), ""))
-    notes = {
-        "precopy": count_text(migration.ram.sections, "iteration"),
-        "switchover": _switchover(migration),
-        "device state": "first to last packet of stop-copy data",
-    }
-    yield from table(
-        [
-            (name, offset_text(low, start), offset_text(high, start), notes.get(name, note))
-            for name, low, high, note in rows
-        ],
-        right=frozenset({1, 2}),
-    )
-
-
-def _switchover(migration: MigrationSummary) -> str:
-    start = "SWITCHOVER_START" if migration.switchover else "no SWITCHOVER_START"
-    return f"{start} to EOF" if migration.ended else f"{start}, no EOF"
 
 
 def _channel_lines(migration: MigrationSummary) -> Iterator[str]:
@@ -181,12 +160,13 @@ def _loss_notes(gap_bytes: int, undecoded_bytes: int) -> Iterator[str]:
         yield f"{undecoded_bytes:,} undecoded"
 
 
-def _device_lines(migration: MigrationSummary) -> Iterator[str]:
+def _device_lines(migration: MigrationSummary, vendors: Registry) -> Iterator[str]:
     for device in migration.devices[:_DEVICES_SHOWN]:
         yield f"{device_text(device.key.idstr)}, instance {device.key.instance_id}"
         yield f"  precopy    {_amount(device.precopy, 'chunk')} on main"
         yield f"  stop-copy  {_stop_copy(device)}"
         yield f"  config     {_config(device)}"
+        yield f"  driver     {_driver(device, vendors)}"
     if len(migration.devices) > _DEVICES_SHOWN:
         yield count_text(len(migration.devices) - _DEVICES_SHOWN, "more device")
     if migration.devices_omitted:
@@ -237,6 +217,15 @@ def _config(device: DeviceSummary) -> str:
     return f"{config.bytes:,} bytes on {config.channel}{idx}{missing}{others}"
 
 
+def _driver(device: DeviceSummary, vendors: Registry) -> str:
+    """Say whose state it is, and by what one can tell."""
+    choice = vendors.choose(device.evidence)
+    if choice.vendor is None or choice.guess is None:
+        return choice.why
+    sure = choice.guess.confidence.name.lower()
+    return f"{choice.vendor.name}, {choice.vendor.text} ({sure}: {choice.why})"
+
+
 def _ranges(ranges: Iterable[IdxRange], total: int) -> str:
     listed = list(islice(ranges, _LISTED))
     shown = sum(hole.last - hole.first + 1 for hole in listed)
@@ -249,8 +238,14 @@ def _ram_lines(migration: MigrationSummary) -> Iterator[str]:
     parts = [
         count_text(ram.normal_pages, "normal page"),
         count_text(ram.zero_pages, "zero page"),
-        f"{ram.bytes:,} bytes",
     ]
+    if ram.xbzrle_pages:
+        parts.append(count_text(ram.xbzrle_pages, "XBZRLE page"))
+    parts.append(f"{ram.bytes:,} bytes")
+    if ram.is_mapped:
+        parts.append("at their places in the file (mapped-ram)")
+    if ram.requests:
+        parts.append(f"{count_text(ram.requests, 'request')} on the return path")
     if ram.packets or ram.syncs:
         parts += [
             count_text(ram.packets, "multifd packet"),
@@ -273,6 +268,10 @@ def _byte_lines(migration: MigrationSummary) -> Iterator[str]:
         else:
             line = f"{line}, {part}" if line else part
     yield line or "none"
+    undescribed = migration.undescribed
+    if undescribed.sections:
+        sections = count_text(undescribed.sections, "section")
+        yield f"no vmdescription tells of {sections}, {undescribed.bytes:,} bytes: no fields"
     if not migration.devices:
         return
     precopy = sum(device.precopy.bytes for device in migration.devices)
@@ -288,9 +287,12 @@ def _missing_lines(migration: MigrationSummary) -> Iterator[str]:
 def _losses(migration: MigrationSummary) -> Iterator[str]:
     main = migration.main
     if not migration.ended and main is not None:
-        when = offset_text(main.last_ns, migration.first_ns)
         why = "capture stopped" if main.end in (None, EndReason.CAPTURE) else "connection ended"
-        yield f"the main stream has no end: {why} at {when}"
+        if main.last_ns < 0:
+            why = f"the file ends after {main.bytes:,} bytes of it"
+        else:
+            why = f"{why} at {offset_text(main.last_ns, migration.first_ns)}"
+        yield f"the main stream has no end: {why}"
     if main is None and any(one.kind is not ChannelKind.TLS for one in migration.channels):
         yield "no main stream"
     if migration.gap_bytes:

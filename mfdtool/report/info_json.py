@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from mfdtool.report.info_phases import phases_json, release_json, switchover_json
 from mfdtool.report.units import stamp_text
 from mfdtool.wire.text import escape
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mfdtool.report.overview import Overview
     from mfdtool.stream.devices import Amount, DeviceSummary
     from mfdtool.stream.summary import ChannelSummary, MigrationSummary
+    from mfdtool.wire.vendors.registry import Choice, Registry
 
 FORMAT: Final = 1
 
@@ -33,7 +35,9 @@ def overview_json(overview: Overview) -> dict[str, Any]:
         "file": _file_json(overview),
         "complete": overview.complete,
         "problems": [str(problem) for problem in overview.problems],
-        "migrations": [_migration_json(migration) for migration in overview.migrations],
+        "migrations": [
+            _migration_json(migration, overview.vendors) for migration in overview.migrations
+        ],
         "other_connections": [
             {
                 "client": str(other.client) if other.client is not None else None,
@@ -52,6 +56,7 @@ def _file_json(overview: Overview) -> dict[str, Any]:
         "path": overview.path or None,
         "size": overview.size,
         "type": info.format.value if info.format is not None else None,
+        "remarks": list(overview.remarks),
         "records": counters.records if counters is not None else None,
         "segments": counters.segments if counters is not None else None,
         "skipped": {
@@ -81,7 +86,7 @@ def _file_json(overview: Overview) -> dict[str, Any]:
     }
 
 
-def _migration_json(migration: MigrationSummary) -> dict[str, Any]:
+def _migration_json(migration: MigrationSummary, vendors: Registry) -> dict[str, Any]:
     ram = migration.ram
     return {
         "migration": migration.index,
@@ -95,25 +100,25 @@ def _migration_json(migration: MigrationSummary) -> dict[str, Any]:
         "main_ended": migration.ended,
         "gap_bytes": migration.gap_bytes,
         "undecoded_bytes": migration.undecoded_bytes,
+        "undescribed_sections": migration.undescribed.sections,
+        "undescribed_bytes": migration.undescribed.bytes,
         "channels": [_channel_json(channel) for channel in migration.channels],
-        "devices": [_device_json(device) for device in migration.devices],
-        "phases": [
-            {
-                "phase": times.phase.value,
-                "first": stamp_text(times.start_ns),
-                "last": stamp_text(times.stop_ns),
-            }
-            for times in migration.phases
-        ],
+        "devices": [_device_json(device, vendors) for device in migration.devices],
+        "phases": phases_json(migration),
+        "switchover": switchover_json(migration.standstill),
+        "release": release_json(migration.recognition),
         "ram": {
             "blocks": [{"ramblock": name, "length": length} for name, length in ram.blocks],
             "normal_pages": ram.normal_pages,
             "zero_pages": ram.zero_pages,
+            "xbzrle_pages": ram.xbzrle_pages,
             "bytes": ram.bytes,
             "packets": ram.packets,
             "rounds": ram.rounds,
             "iterations": ram.sections,
             "syncs": ram.syncs,
+            "requests": ram.requests,
+            "mapped": ram.is_mapped,
         },
         "kinds": {
             count.kind.value: {
@@ -143,8 +148,9 @@ def _channel_json(channel: ChannelSummary) -> dict[str, Any]:
     }
 
 
-def _device_json(device: DeviceSummary) -> dict[str, Any]:
+def _device_json(device: DeviceSummary, vendors: Registry) -> dict[str, Any]:
     config = device.config
+    pci = device.evidence.pci
     amounts = (device.precopy, device.main, device.multifd)
     return {
         "idstr": device.key.idstr or None,
@@ -169,6 +175,16 @@ def _device_json(device: DeviceSummary) -> dict[str, Any]:
         "duplicates": device.duplicates,
         "behind_config": device.behind_config,
         "headless": device.headless,
+        "pci": pci and {"vendor_id": f"{pci[0]:#x}", "device_id": f"{pci[1]:#x}"},
+        "driver": _driver_json(vendors.choose(device.evidence)),
+    }
+
+
+def _driver_json(choice: Choice) -> dict[str, Any]:
+    return {
+        "name": choice.vendor and choice.vendor.name,
+        "confidence": choice.guess and choice.guess.confidence.name.lower(),
+        "why": choice.why,
     }
 
 

@@ -28,6 +28,7 @@ _ENCODERS: Final[Mapping[FieldType, Callable[[Any], str]]] = {
     FieldType.HEX: '"{}"'.format,
     FieldType.TIME: '"{}"'.format,
     FieldType.LIST: encode,
+    FieldType.OBJECT: encode,
 }
 """How values are written, where that is not as ``str`` does.
 

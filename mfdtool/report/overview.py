@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mfdtool.packets.values import Endpoint
 from mfdtool.stream.channel import ChannelKind
+from mfdtool.wire.vendors.registry import BUILT_IN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mfdtool.stream.channel import Stream
     from mfdtool.stream.connections import StreamCounters
     from mfdtool.stream.summary import MigrationSummary
+    from mfdtool.wire.vendors.registry import Registry
 
 
 class OtherStream(NamedTuple):
@@ -30,7 +32,11 @@ class OtherStream(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """What is known of an input; ``path`` is empty and ``info`` says nothing for raw streams."""
+    """What is known of an input; ``path`` is empty and ``info`` says nothing for raw streams.
+
+    ``remarks`` are what a file that is no capture says of its streams; ``vendors`` the drivers that
+    its devices' state is compared with.
+    """
 
     path: str
     size: int | None
@@ -40,6 +46,8 @@ class Overview:
     others: tuple[Stream, ...]
     problems: tuple[CaptureError, ...]
     complete: bool
+    remarks: tuple[str, ...] = ()
+    vendors: Registry = BUILT_IN
 
     @property
     def first_ns(self) -> int:

@@ -65,7 +65,7 @@ class Templates:
 
     def write(self, frame: Frame) -> str:
         """Give a frame's line, with its end."""
-        shape = frame.kind, type(frame.value)
+        shape = frame.kind, type(frame.config or frame.value)
         writer = self._writers.get(shape)
         if writer is None:
             writer = self._writers[shape] = self._compile(shape)

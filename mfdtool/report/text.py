@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mfdtool.stream import fields
 from mfdtool.stream.frames import Frame, Kind
 from mfdtool.wire.constants import VFIO_STATE_FLAGS, RamFlag, VFIOStateFlag, flag_names
+from mfdtool.wire.vendors.vendor import pci_text
 
 if TYPE_CHECKING:
     from mfdtool.stream.field import Scalar
@@ -70,7 +71,7 @@ class TextLines:
 
 def summary(frame: Frame) -> str:
     """Say what a frame is, without its kind, in a few words."""
-    named = fields.values(frame)
+    named = fields.values(frame, objects=False)
     text = _SUMMARIES[frame.kind](named)
     if frame.missing and frame.kind not in _BROKEN_KINDS:
         text += f" [{frame.missing} of {frame.length} bytes missing: {frame.reason}]"
@@ -143,6 +144,7 @@ def _device_state(named: _Named) -> str:
         f"flags {flag_names(flags, VFIO_STATE_FLAGS)}" if unknown else "",
         "config" if named["is_config"] else "data",
         _bytes(named["data_length"]),
+        _pci(named),
     )
 
 
@@ -170,7 +172,17 @@ def _section_header(named: _Named) -> str:
 
 
 def _opaque(named: _Named) -> str:
-    return f"{_section(named)} {_bytes(named['data_length'])}"
+    version = f"version {named['version_id']} " if "version_id" in named else ""
+    text = f"{_section(named)} {version}{_bytes(named['data_length'])}"
+    if "field_count" not in named:
+        return text
+    count = named["field_count"]
+    text += f" in {count} field{'' if count == 1 else 's'}"
+    undecoded = named.get("undecoded", [])
+    assert isinstance(undecoded, list)
+    for rest in undecoded:
+        text += f", {_bytes(rest['length'])} undecoded: {rest['reason']}"
+    return text
 
 
 def _command(named: _Named) -> str:
@@ -202,7 +214,16 @@ def _marker(named: _Named) -> str:
         str(named.get("idstr", "")),
         str(named.get("marker", f"unknown marker {named['value']}")),
         _bytes(size) if size else "",
+        _pci(named),
     )
+
+
+def _pci(named: _Named) -> str:
+    """Name the device that a config is of, as ``lspci`` does."""
+    if "pci_vendor_id" not in named:
+        return ""
+    vendor, device = (int(str(named[f"pci_{name}_id"]), 16) for name in ("vendor", "device"))
+    return f"pci {pci_text((vendor, device))}"
 
 
 def _message(named: _Named) -> str:

@@ -8,14 +8,21 @@ differently from the code that decodes it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from itertools import islice
+from typing import Any, Final
 
 from mfdtool.report.hexdump import data_start
+from mfdtool.report.pci_tree import ENTRIES_SHOWN, config_rows
+from mfdtool.report.row import Row, format_rows
+from mfdtool.report.state_rows import ROWS, state_rows
 from mfdtool.report.text import TextLines
 from mfdtool.stream.field_values import decimal_time
 from mfdtool.stream.frames import Frame, Kind
+from mfdtool.stream.iterable import RecordsBody
+from mfdtool.stream.pci_fields import pci_state
 from mfdtool.stream.span import Span
 from mfdtool.stream.values import CommandRecord, MarkerRecord, RamRecord, ReturnPathRecord
+from mfdtool.stream.vmstate import DeviceState
 from mfdtool.wire.codec import Message, describe
 from mfdtool.wire.constants import (
     COMMANDS,
@@ -30,6 +37,7 @@ from mfdtool.wire.constants import (
     VFIOMarker,
     flag_names,
 )
+from mfdtool.wire.iterable import DirtyBitmapFlag, DirtyBitmapRecord
 from mfdtool.wire.main_stream import CommandHeader, ConfigurationUuid
 from mfdtool.wire.multifd import (
     MultiFDInit,
@@ -40,21 +48,15 @@ from mfdtool.wire.multifd import (
 )
 from mfdtool.wire.return_path import ReturnPathMessage
 from mfdtool.wire.text import until_nul
-from mfdtool.wire.vfio import DeviceData, DeviceStateHeader, Marker
+from mfdtool.wire.vfio import (
+    DEVICE_STATE_HEADER_LAYOUT,
+    MARKER_LAYOUT,
+    DeviceData,
+    DeviceStateHeader,
+    Marker,
+)
 
-_INDENT: Final = "    "
 _OFFSETS_PER_LINE: Final = 8
-
-
-class Row(NamedTuple):
-    """A line of the tree: ``offset`` counts from the start of the frame, None if not known."""
-
-    offset: int | None
-    name: str
-    value: str
-    symbol: str
-    meaning: str
-    depth: int = 0
 
 
 class Tree:
@@ -71,7 +73,7 @@ class Tree:
 
     def write(self, frame: Frame) -> str:
         """Give a frame's lines, with their ends."""
-        return "".join((self._lines.write(frame), *map(_format, rows(frame))))
+        return self._lines.write(frame) + format_rows(rows(frame))
 
 
 def rows(frame: Frame) -> Iterator[Row]:
@@ -92,9 +94,25 @@ def rows(frame: Frame) -> Iterator[Row]:
         yield from _record_rows(frame.value)
     if frame.kind is Kind.MAIN_EOF:
         yield Row(0, "type", "0x0", *_meaning(SECTION_TYPES[SectionType.EOF]))
-    if frame.payload is not None:
+    if isinstance(frame.value, DeviceState):
+        yield from state_rows(frame.value)
+    elif isinstance(frame.value, RecordsBody):
+        shown = _body_rows(frame.value)
+        yield from islice(shown, ROWS)
+        if next(shown, None) is not None:
+            yield Row(None, "...", f"more than {ROWS} rows", "", "-T jsonl shows all")
+    elif frame.payload is not None:
         start = data_start(frame)
         yield Row(start - frame.offset, "data", f"{frame.payload.stop - start} bytes", "", "")
+        if frame.config and (state := pci_state(frame.config)) is not None:
+            yield from config_rows(state, _config_at(frame), limit=ENTRIES_SHOWN)
+
+
+def _config_at(frame: Frame) -> int:
+    """Give the place of a config behind its marker, from the start of the frame."""
+    if isinstance(frame.value, DeviceStateHeader):
+        return DEVICE_STATE_HEADER_LAYOUT.size + MARKER_LAYOUT.size
+    return MARKER_LAYOUT.size
 
 
 def _messages(frame: Frame) -> Iterator[tuple[int, Message]]:
@@ -167,6 +185,15 @@ def _offset_rows(packet: MultiFDPacket, offset: int | None, depth: int) -> Itera
             index += len(line)
 
 
+def _body_rows(body: RecordsBody) -> Iterator[Row]:
+    """Give the rows of a handler's records; offsets count from the body's start."""
+    for start, step in body.records():
+        yield Row(start, "-", type(step.message).__name__, "", "")
+        yield from _message_rows(step.message, start, depth=1)
+        if step.data:
+            yield Row(start + step.header, "data", f"{step.data} bytes", "", "", 1)
+
+
 def _record_rows(record: RamRecord) -> Iterator[Row]:
     yield Row(0, "flags", f"{record.flags:#x}", flag_names(record.flags, RAM_FLAGS), "")
     yield Row(0, "addr", f"{record.addr:#x}", "", "offset in the RAM block, or total bytes")
@@ -206,6 +233,7 @@ _SYMBOLS: Final[Mapping[tuple[type[Message], str], Callable[[int], str]]] = {
     (DeviceStateHeader, "flags"): _flags(VFIO_STATE_FLAGS),
     (CommandHeader, "cmd"): _symbol(COMMANDS),
     (ReturnPathMessage, "type"): _symbol(RETURN_PATH_TYPES),
+    (DirtyBitmapRecord, "flags"): lambda value: DirtyBitmapFlag(value).name or "",
     (Marker, "value"): _symbol(VFIO_MARKERS),
     (DeviceData, "marker"): _symbol(VFIO_MARKERS),
 }
@@ -230,11 +258,3 @@ def _show(message: type[Message], name: str, value: Any) -> tuple[str, str]:
     if symbol is not None:
         return f"{value:#x}", symbol(value)
     return (f"{value:#x}" if name in _HEX else str(value)), ""
-
-
-def _format(row: Row) -> str:
-    place = "" if row.offset is None else f"+{row.offset}"
-    name = "  " * row.depth + row.name
-    meaning = "" if row.meaning == row.value else row.meaning
-    notes = "; ".join(filter(None, (row.symbol, meaning)))
-    return f"{_INDENT}{place:>6}  {name:18} {row.value:20} {notes}".rstrip() + "\n"

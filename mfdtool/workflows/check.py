@@ -7,17 +7,21 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from mfdtool.capture.source import STANDARD_INPUT
 from mfdtool.errors import CaptureError
+from mfdtool.fixtures.device_recording import synthetic_configs
 from mfdtool.loader.assume import AUTO, assume
 from mfdtool.loader.findings import finding, merged
 from mfdtool.loader.lint import lint
 from mfdtool.loader.options import DestinationOptions
 from mfdtool.loader.trace import trace_line
 from mfdtool.replay.against import Divergence, compare
-from mfdtool.replay.driver import Pace, Priority, drive
+from mfdtool.replay.driver import Priority, drive, replay
 from mfdtool.replay.log import parse_log
-from mfdtool.replay.observed import recordings_of
 from mfdtool.replay.verdict import Verdict, explanation, verdict_of
+from mfdtool.schedule.observation import observations_of
+from mfdtool.schedule.schedule import Pace, Schedule
+from mfdtool.schedule.trace import Trace, trace_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +77,8 @@ def check(reading: Reading, options: CheckOptions) -> list[Checked]:
         CaptureError: it has no migration of that number.
         ValueError: there is no such profile.
     """
-    recordings = recordings_of(reading.frames(), reading.decoder.migrations)
+    observations = observations_of(reading.frames(), reading.decoder.migrations)
+    recordings = [observation.recording for observation in observations]
     if options.migration is not None:
         recordings = [found for found in recordings if found.migration == options.migration]
         if not recordings:
@@ -101,47 +106,66 @@ def against(checked: Checked, log_path: Path) -> list[Divergence]:
 
 def _check(recording: Recording, options: CheckOptions, reading: Reading) -> Checked:
     destination, guesses = assume(recording, options.destination, options.profile)
-    run = drive(recording, destination)
+    trace = trace_of(recording)
+    schedule = Schedule(trace.digest)
+    run = replay(trace, destination, schedule)
     linted = lint(recording, destination)
-    timing = _timing(recording, destination, run, linted)
-    findings = merged(run.findings, linted, timing, guesses)
+    timing = _timing(trace, destination, run, linted)
+    made_up = _made_up(recording, destination, reading)
+    findings = merged(run.findings, linted, timing, guesses, made_up)
+    words = words_of(reading, options, destination, recording.migration)
     verdict = verdict_of(
         run,
         destination,
         findings,
         migration=recording.migration,
-        reproduce=_command(reading, options, destination, recording),
+        reproduce=shlex.join(["mfdtool", "check", *words]),
+        schedule=schedule,
     )
     return Checked(recording, destination, run, verdict)
 
 
+def _made_up(recording: Recording, destination: Destination, reading: Reading) -> list[Finding]:
+    """Say which devices' config states are made up, as the recording's comments tell."""
+    names = synthetic_configs(comment.text for comment in reading.info.comments)
+    return [
+        finding(
+            "config-synthetic",
+            "recorded from the device itself: its config state is made up",
+            migration=recording.migration,
+            device=device.idstr,
+        )
+        for device in destination.devices
+        if device.idstr in names
+    ]
+
+
 def _timing(
-    recording: Recording, destination: Destination, run: Run, linted: list[Finding]
+    trace: Trace, destination: Destination, run: Run, linted: list[Finding]
 ) -> list[Finding]:
     """Try faster and slower load threads where that may matter."""
     names = {found.rule.name for found in (*run.findings, *linted)}
     if not names & _TIMING_MATTERS:
         return []
     for pace in (Pace.EAGER, Pace.HELD):
-        other = drive(recording, destination, pace=pace, digests=False)
+        other = replay(trace, destination, Schedule(trace.digest, pace), digests=False)
         if (other.outcome, explanation(other)) != (run.outcome, explanation(run)):
             error = explanation(other)
-            what = f"{other.outcome.value}: {error}" if error else other.outcome.value
+            what = f"{other.outcome}: {error}" if error else str(other.outcome)
             message = f"with {_SPEEDS[pace]} load threads it is {what}"
-            return [finding("timing-dependent", message, migration=recording.migration)]
+            return [finding("timing-dependent", message, migration=trace.recording.migration)]
     return []
 
 
 _SPEEDS: Final = {Pace.EAGER: "faster", Pace.HELD: "slower"}
 
 
-def _command(
-    reading: Reading, options: CheckOptions, destination: Destination, recording: Recording
-) -> str:
-    """Write the command that gives the same verdict again."""
+def words_of(
+    reading: Reading, options: CheckOptions, destination: Destination, migration: int
+) -> list[str]:
+    """Write what was said of the input and the destination as words of a command line."""
     source = reading.input
-    words = ["mfdtool", "check"]
-    words += [source.capture] if source.capture is not None else []
+    words = [_operand(source.capture)] if source.capture is not None else []
     words += ["--main", str(source.main)] if source.main is not None else []
     for path in source.multifd:
         words += ["--multifd", str(path)]
@@ -151,5 +175,10 @@ def _command(
     for text in options.said:
         words += ["--destination", text]
     if len(reading.decoder.migrations) > 1:
-        words += ["--migration", str(recording.migration)]
-    return shlex.join(words)
+        words += ["--migration", str(migration)]
+    return words
+
+
+def _operand(path: str) -> str:
+    """Write a file's name so that it is not taken for an option."""
+    return f"./{path}" if path.startswith("-") and path != STANDARD_INPUT else path

@@ -163,11 +163,7 @@ def extract(
             others = True
     migrations = reading.decoder.migrations
     writer.write(extractor.finish(migrations[wanted] if wanted < len(migrations) else None))
-    if migrations and not extractor.found:
-        reason = extractor.wanted()
-        if wanted >= len(migrations):
-            reason = f"no migration {wanted}; there are {len(migrations)}, the first is 0"
-        raise CaptureError(reason, path=reading.input.capture or "")
+    check_found(extractor, reading)
     notes = list(extractor.remarks.notes)
     if others:
         notes.append(f"this is migration {wanted} of {len(migrations)}, see --migration")
@@ -178,6 +174,21 @@ def extract(
         problems=tuple(extractor.remarks.problems),
         notes=tuple(notes),
     )
+
+
+def check_found(extractor: Extractor, reading: Reading) -> None:
+    """Check that an input, read to its end, has something of what was wanted.
+
+    Raises:
+        CaptureError: it has migrations, but nothing of that.
+    """
+    migrations, wanted = reading.decoder.migrations, extractor.migration
+    if not migrations or extractor.found:
+        return
+    reason = extractor.wanted()
+    if wanted >= len(migrations):
+        reason = f"no migration {wanted}; there are {len(migrations)}, the first is 0"
+    raise CaptureError(reason, path=reading.input.capture or "")
 
 
 class _Writer:

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 from mfdtool.capture.source import STANDARD_INPUT
 from mfdtool.report.overview import Overview
 from mfdtool.stream.summary import SummaryCollector
+from mfdtool.wire.vendors.registry import BUILT_IN, Registry
 
 if TYPE_CHECKING:
     from mfdtool.workflows.reading import Reading
 
 
-def summarise(reading: Reading) -> Overview:
-    """Read everything and give what there is to know; damage is among its problems."""
+def summarise(reading: Reading, vendors: Registry = BUILT_IN) -> Overview:
+    """Read everything and give what there is to know; damage is among its problems.
+
+    ``vendors`` are the drivers that devices' state is compared with.
+    """
     collector = SummaryCollector()
     for frame in reading.frames():
         collector.add(frame)
@@ -30,6 +34,8 @@ def summarise(reading: Reading) -> Overview:
         others=tuple(reading.decoder.others),
         problems=tuple(reading.problems),
         complete=reading.complete,
+        remarks=tuple(reading.remarks),
+        vendors=vendors,
     )
 
 

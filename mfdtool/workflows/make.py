@@ -162,7 +162,9 @@ def summary(made: Made) -> dict[str, Any]:
         "frames": {name: len(made.migration.of(name)) for name in channels},
         "records": len(made.transmission.frames),
         "lost": {
-            name: sum(map(len, spans)) for name, spans in made.transmission.lost.items() if spans
+            name: sum(span.size for span in spans)
+            for name, spans in made.transmission.lost.items()
+            if spans
         },
     }
 

@@ -109,6 +109,8 @@ def test_logs_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         ["--destination", "colour=red"],
         ["--destination", "channels=many"],
         ["--profile", "9.0"],
+        ["--profile", "10.0", "--destination", "max-queued=4K"],
+        ["--profile", "10.0", "--destination", "config-after-iter=on"],
         ["--fail-on", "panic"],
     ],
 )

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from mfdtool.cli import run
+from mfdtool.wire.constants import RamFlag
+from tests.support.streams import EOF, RAM_EOS, counted, main_start, start, word
 
 ROOT = Path(__file__).parents[2]
 CLEAN = str(ROOT / "captures" / "mtty-4ch-clean.pcap.gz")
@@ -82,6 +84,25 @@ def test_problem(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "missing: idx 1-2; writing stopped there, after 40 bytes" in err
     assert output.stat().st_size == 40
     assert "the compressed data ends early" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "count"), [(["--channel", "main"], 4156), (["--ram-page", "pc.ram:0x0"], 4096)]
+)
+def test_stream_that_stops_before_its_end(
+    args: list[str], count: int, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    page = word(RamFlag.PAGE) + counted("pc.ram") + bytes(4096)
+    stream = tmp_path / "main"
+    stream.write_bytes(main_start() + start(2, "ram", page + RAM_EOS, version=4) + EOF)
+    assert run(["extract", "--main", str(stream), *args]) == 0
+    whole = capfdbinary.readouterr().out
+    stream.write_bytes(stream.read_bytes()[:-1])
+    assert run(["extract", "--main", str(stream), *args]) == 4
+    out, err = capfdbinary.readouterr()
+    assert len(out) == count
+    assert whole.startswith(out)
+    assert b"main stops at offset" in err
 
 
 def test_output_is_left_alone_when_there_is_nothing(

@@ -9,6 +9,7 @@ import pytest
 
 from mfdtool.report.catalog import catalog_json, catalog_text, entries_for
 from mfdtool.stream.fields import CATALOG, UnknownFieldError
+from mfdtool.stream.frames import Kind
 
 
 def test_everything() -> None:
@@ -25,14 +26,36 @@ def test_by_name_and_by_kind() -> None:
     assert catalog_text([], details=True) == ""
 
 
+def test_a_field_that_is_called_like_a_kind() -> None:
+    assert "undecoded" in set(Kind)
+    (entry,) = entries_for(["undecoded"])
+    assert (entry.name, entry.definition.kinds) == ("undecoded", (Kind.MAIN_OPAQUE,))
+    assert catalog_text([entry], details=True) == (
+        "undecoded  list        what no field claims: offset in the data, length and reason\n"
+        "                       main.opaque\n"
+        "                       vmstate.c:vmstate_load_state\n"
+    )
+
+
 def test_details() -> None:
     assert catalog_text(entries_for(["channel", "cmd"]), details=True) == (
         "channel  string      main, return-path, multifd-0, ...\n"
         "                     all frames\n"
+        "                     qemu_mig.channel\n"
         "cmd      integer     which command\n"
         "                     main.command\n"
         "                     savevm.c:qemu_savevm_command_send\n"
+        "                     qemu_mig.main.cmd\n"
     )
+
+
+def test_details_of_what_wireshark_lacks() -> None:
+    text = catalog_text(entries_for(["pci_bars", "field_count", "version_id"]), details=True)
+    assert [line.strip() for line in text.splitlines() if "qemu_mig" in line] == [
+        "qemu_mig.main.version_id"
+    ]
+    listed = json.loads(catalog_json(entries_for(["pci_bars"])))["fields"]
+    assert [field["wireshark"] for field in listed] == [None]
 
 
 def test_json() -> None:
@@ -44,6 +67,7 @@ def test_json() -> None:
                 "type": "integer",
                 "meaning": "index in the channel; a gap has none",
                 "source": None,
+                "wireshark": ["qemu_mig.number"],
                 "kinds": None,
             },
             {
@@ -51,6 +75,7 @@ def test_json() -> None:
                 "type": "integer",
                 "meaning": "which command",
                 "source": "savevm.c:qemu_savevm_command_send",
+                "wireshark": ["qemu_mig.main.cmd"],
                 "kinds": ["main.command"],
             },
         ],

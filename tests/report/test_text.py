@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -32,9 +33,9 @@ IDSTR = b"0000:00:05.0/vfio".ljust(256, b"\0")
 BLOCKS = tuple(MemSizeEntry(idstr=f"b{index}", used_length=4096) for index in range(5))
 
 
-def frame(kind: Kind, value: Value | None = None, **changes: object) -> Frame:
+def frame(kind: Kind, value: Value | None = None, **changes: Any) -> Frame:
     made = Frame(kind, ChannelId(0, "main"), 3, 100, 20, -1, -1, 0, value=value)
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)
 
 
 def packet(**fields: int) -> Frame:
@@ -82,7 +83,7 @@ COMPRESSED = MultiFDPacketFixed(
         (frame(Kind.MAIN_VMDESCRIPTION, VmDescriptionHeader(length=9)), "9 bytes"),
         (
             frame(Kind.MAIN_OPAQUE, section=Section(4, "timer", 0, 2), payload=Span(0, 24)),
-            "4    timer 24 bytes",
+            "4    timer version 2 24 bytes",
         ),
         (
             frame(

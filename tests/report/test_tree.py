@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from mfdtool.report.tree import Row, Tree, rows
-from mfdtool.stream.frames import ChannelId, Frame, Kind
+from mfdtool.report import tree as module
+from mfdtool.report.row import Row
+from mfdtool.report.tree import Tree, rows
+from mfdtool.stream.frames import ChannelId, Frame, Kind, Section
+from mfdtool.stream.iterable import RecordsBody
 from mfdtool.stream.span import Span
 from mfdtool.stream.values import CommandRecord, RamRecord, ReturnPathRecord, Value
 from mfdtool.wire.codec import Message, describe
@@ -27,11 +30,12 @@ from mfdtool.wire.ram import MemSizeEntry
 from mfdtool.wire.return_path import Pong, ReturnPathMessage
 from tests.support.captures import NAMES, decoded
 from tests.support.made_frames import Maker
+from tests.wire.test_iterable import BITMAP_BITS
 
 
 def shown(frame: Frame) -> dict[str, Row]:
-    """Give a frame's rows by name."""
-    return {row.name: row for row in rows(frame)}
+    """Give a frame's rows by name, the first of each: a config's own rows come last."""
+    return {row.name: row for row in reversed(list(rows(frame)))}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -69,6 +73,27 @@ def test_ram_packet_whose_offsets_are_missing() -> None:
     assert "offset" not in named
     assert named["normal_pages"].value == "1"
     assert named["missing"].value == "400"
+
+
+def test_records_of_a_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = RecordsBody("dirty-bitmap", BITMAP_BITS)
+    section = Section(5, "dirty-bitmap", 0, 1)
+    frame = Maker().frame(Kind.MAIN_OPAQUE, BITMAP_BITS, value=body, header=0, section=section)
+    listed = [row for row in rows(frame) if row.depth or row.name == "-"]
+    assert [(row.offset, row.name, row.value, row.symbol) for row in listed] == [
+        (0, "-", "DirtyBitmapRecord", ""),
+        (0, "flags", "0x40", "BITS"),
+        (None, "start_sector", "0", ""),
+        (None, "sectors", "16384", ""),
+        (None, "size", "4", ""),
+        (21, "data", "4 bytes", ""),
+        (25, "-", "DirtyBitmapRecord", ""),
+        (25, "flags", "0x20", "COMPLETE"),
+        (26, "-", "DirtyBitmapRecord", ""),
+        (26, "flags", "0x1", "EOS"),
+    ]
+    monkeypatch.setattr(module, "ROWS", 3)
+    assert shown(frame)["..."].value == "more than 3 rows"
 
 
 def test_symbols() -> None:

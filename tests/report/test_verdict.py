@@ -34,6 +34,7 @@ VERDICT = Verdict(
             buffers=3,
             bytes=72,
             sha256="00ff",
+            queued=4204,
         ),
     ),
     findings=(
@@ -57,6 +58,7 @@ def test_json_has_every_field_of_the_interface() -> None:
             "buffers": 3,
             "bytes": 72,
             "sha256": "00ff",
+            "queued": 4204,
         }
     ]
     assert shown["findings"][1] == {
@@ -84,6 +86,10 @@ def test_json_has_every_field_of_the_interface() -> None:
         "sink": "model",
         "order": "exact",
         "schedule": None,
+        "faults": [],
+        "stopped": None,
+        "idle_steps": 0,
+        "left_out": 0,
         "reproduce": "mfdtool check x",
     }
 

@@ -15,15 +15,19 @@ CLIENT = bytes((192, 0, 2, 1))
 SERVER = bytes((192, 0, 2, 2))
 
 
-def capture_of(connections: Mapping[tuple[int, int], bytes]) -> bytes:
-    """Make a pcapng file; keys are (client port, server port), values what the client sends."""
+def capture_of(connections: Mapping[tuple[int, int], bytes], *, size: int = 65000) -> bytes:
+    """Make a pcapng file; keys are (client port, server port), values what the client sends.
+
+    It comes in segments of the given size.
+    """
     blocks = [section_header(), interface_description(Interface(0, linktype=1))]
     for (client, server), content in connections.items():
         flow = FlowKey(Endpoint(CLIENT, client), Endpoint(SERVER, server))
-        for header, payload in (
-            (TcpHeader(flow, 999, flags=TCP_SYN), b""),
-            (TcpHeader(flow, 1000, flags=TCP_ACK), content),
-        ):
+        segments = [(TcpHeader(flow, 999, flags=TCP_SYN), b"")]
+        for at in range(0, max(len(content), 1), size):
+            header = TcpHeader(flow, 1000 + at, flags=TCP_ACK)
+            segments.append((header, content[at : at + size]))
+        for header, payload in segments:
             frame = ethernet(tcp_packet(header, payload), ethertype=EtherType.IPV4)
             blocks.append(enhanced_packet(frame, ticks=len(blocks) * 1_000_000_000))
     return b"".join(blocks)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mfdtool.fixtures.captures import pcapng_bytes
 from mfdtool.fixtures.items import Item
 from mfdtool.fixtures.migration import Migration
@@ -11,6 +13,7 @@ from mfdtool.packets import pcap, pcapng
 from mfdtool.packets.pcapng import is_pcapng
 from mfdtool.stream.bulk import BulkStreams
 from mfdtool.stream.connections import ScalarStreams
+from mfdtool.stream.extraction import Hole, Piece
 from mfdtool.stream.frames import Frame, Kind
 from mfdtool.stream.migration import Decoder
 from mfdtool.wire.multifd import MultiFDPacketFixed
@@ -42,6 +45,15 @@ def decode_bulk(capture: bytes) -> list[Frame]:
 def decode_migration(migration: Migration, network: Network | None = None) -> list[Frame]:
     """Send a migration over an orderly network and decode the capture."""
     return decode_scalar(pcapng_bytes(transmit(migration, network)))
+
+
+def joined(pieces: Iterable[Piece]) -> bytes:
+    """Join what an extractor gave; there must be no hole."""
+    data = bytearray()
+    for piece in pieces:
+        assert not isinstance(piece, Hole)
+        data += piece
+    return bytes(data)
 
 
 def assert_same(frames: list[Frame], items: tuple[Item, ...]) -> None:

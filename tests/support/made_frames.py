@@ -60,7 +60,7 @@ class Maker:
             self.record * MILLISECOND,
             self.record * MILLISECOND,
             self.record,
-            len(hole) if hole is not None else 0,
+            hole.size if hole is not None else 0,
             value,
             None if header is None else Span(start + header, start + len(data)),
             section,
@@ -68,7 +68,7 @@ class Maker:
             tuple(
                 Extent(start + part.start, memoryview(data)[part.start : part.stop])
                 for part in parts
-                if len(part)
+                if part.size
             ),
         )
 

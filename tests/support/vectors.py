@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from mfdtool.loader.recording import Recording
 from mfdtool.packets import pcap
-from mfdtool.replay.observed import recordings_of
+from mfdtool.schedule.observation import Observation, observations_of
 from tests.support.captures import CAPTURES, decode
 
 VECTORS: Final = Path(__file__).parents[1] / "data" / "vectors"
@@ -21,17 +21,29 @@ EXPECTED: Final[dict[str, Any]] = json.loads((VECTORS / "verdicts.json").read_te
 @cache
 def vector(name: str) -> Recording:
     """Give a vector as the loader takes it."""
-    return _recording(VECTORS / f"{name}.pcap.gz")
+    return vector_observation(name).recording
+
+
+@cache
+def vector_observation(name: str) -> Observation:
+    """Give a vector as faults are made in it."""
+    return _observation(VECTORS / f"{name}.pcap.gz")
 
 
 @cache
 def real_capture(name: str) -> Recording:
     """Give a real capture as the loader takes it."""
-    return _recording(CAPTURES / f"{name}.pcap.gz")
+    return observation(name).recording
 
 
-def _recording(path: Path) -> Recording:
+@cache
+def observation(name: str) -> Observation:
+    """Give a real capture as faults are made in it."""
+    return _observation(CAPTURES / f"{name}.pcap.gz")
+
+
+def _observation(path: Path) -> Observation:
     view = memoryview(gzip.decompress(path.read_bytes()))
     decoder, frames = decode(view, pcap.read(view), keeps=True)
-    (recording,) = recordings_of(frames, decoder.migrations)
-    return recording
+    (found,) = observations_of(frames, decoder.migrations)
+    return found

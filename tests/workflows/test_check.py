@@ -30,6 +30,14 @@ def test_verdict_trace_and_log_agree() -> None:
     assert against(found, CAPTURES / "mtty-8ch-ipv6.dst.log") == []
 
 
+@pytest.mark.parametrize("name", ["ram-postcopy", "ram-preempt"])
+def test_postcopy_ends_without_a_word(name: str) -> None:
+    verdict = checked(CAPTURES / f"{name}.pcap.gz").verdict
+    assert verdict.outcome is Outcome.COMPLETED
+    assert verdict.stderr == ()
+    assert [finding.rule.name for finding in verdict.findings] == ["profile-guessed"]
+
+
 def test_timing_is_tried_only_where_it_matters() -> None:
     names = [
         {finding.rule.name for finding in checked(VECTORS / f"{name}.pcap.gz").verdict.findings}
