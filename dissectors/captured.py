@@ -217,7 +217,7 @@ def _ram_maker(frame: Frame) -> Make:
             return Raw
         return partial(RamMemSize, parts=parts)
     if kind is RamPage and frame.payload is not None:
-        return partial(RamPage, page_size=len(frame.payload))
+        return partial(RamPage, page_size=frame.payload.size)
     return kind
 
 

@@ -131,11 +131,15 @@ def entry(rng: Rng, *, parts: tuple[str, ...]) -> ram.MemSizeEntry:
         bitmap_offset=number(rng, 64),
         pages_offset=number(rng, 64),
     )
-    values = {"page_size": number(rng, 64), "address": number(rng, 64), "mapped_ram": header}
+    values: dict[str, Any] = {
+        "page_size": number(rng, 64),
+        "address": number(rng, 64),
+        "mapped_ram": header,
+    }
     return ram.MemSizeEntry(
         idstr=text(rng),
         used_length=number(rng, 64),
-        **{name: values[name] for name in parts},  # type: ignore[arg-type]
+        **{name: values[name] for name in parts},
     )
 
 
@@ -308,6 +312,11 @@ CASES: dict[str, Case] = {
 }
 
 ELSEWHERE = {
+    # Bodies that no layer takes apart: to scapy they are bytes of a section.
+    "DirtyBitmapRecord",
+    "HtabHeader",
+    "HtabChunk",
+    "StorageAttributes",
     # Parts of our messages that are a few fields of one layer, see PARTS and the captures.
     "ConfigurationHeader",
     "ConfigurationSubsection",
@@ -568,7 +577,10 @@ def test_three_ways(capture: Path) -> None:
     with Reading(Input(capture=str(capture))) as reading:
         two = list(reading.frames())
     three = list(dissectors.read(capture))
-    assert {frame.kind for frame in one} >= {Kind.MULTIFD_INIT, Kind.MAIN_EOF}
+    kinds = {frame.kind for frame in one}
+    assert Kind.MAIN_EOF in kinds
+    has_multifd = any(str(frame.channel).startswith("multifd") for frame in one)
+    assert (Kind.MULTIFD_INIT in kinds) is has_multifd
     assert by_channel(one) == by_channel(two)
     keys = [(str(frame.channel), frame.number, frame.offset) for frame in two]
     assert [(packet.channel, packet.number, packet.offset) for packet in three] == keys
@@ -623,8 +635,7 @@ def check_frame(packet: Packet, frame: Frame) -> None:
         check(packet, value, {"name": "machine_type"})
     elif isinstance(value, CommandRecord):
         check(packet, value.header, {})
-        assert packet.body is None
-        assert value.payload is None
+        assert normal(packet.body) == normal(value.payload)
     elif isinstance(value, MarkerRecord):
         assert packet.marker == value.marker
         data = packet.data if isinstance(packet, their_vfio.VFIODeviceData) else packet.payload
@@ -632,7 +643,12 @@ def check_frame(packet: Packet, frame: Frame) -> None:
     elif isinstance(value, RamRecord):
         assert (packet.addr, packet.flags) == (value.addr, value.flags)
         assert normal(getattr(packet, "entries", [])) == [
-            [unescape(entry.idstr), entry.used_length] for entry in value.entries
+            [
+                unescape(entry.idstr),
+                entry.used_length,
+                *([] if entry.address is None else [entry.address]),
+            ]
+            for entry in value.entries
         ]
     elif isinstance(value, ReturnPathRecord):
         check(packet, value.header, {})
