@@ -40,6 +40,12 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "fields": Target("mfdtool.cli.fields", "List the fields that decode shows and filters by."),
     "explain": Target("mfdtool.cli.explain", "Explain a rule and where it comes from."),
     "make": Target("mfdtool.cli.make", "Build a migration, valid or deliberately broken."),
+    "record": Target("mfdtool.cli.record", "Record a migration, or a device's own state."),
+    "replay": Target("mfdtool.cli.replay", "Replay a recording in any order, into any target."),
+    "explore": Target("mfdtool.cli.explore", "Try all orders in which a migration could arrive."),
+    "bisect": Target("mfdtool.cli.bisect", "Reduce a failing recording to what it takes to fail."),
+    "device": Target("mfdtool.cli.device", "Show what a VFIO device can do."),
+    "wireshark": Target("mfdtool.cli.wireshark", "Write a dissector for Wireshark."),
 }
 """Each module's ``command`` is the click command."""
 
@@ -52,21 +58,23 @@ Python does by default takes a quarter of the time of ``decode``."""
 class LazyGroup(click.Group):
     """A group that imports a subcommand when it is called."""
 
+    targets: Mapping[str, Target] = COMMANDS
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List those commands whose modules are installed."""
-        return [name for name, target in COMMANDS.items() if find_spec(target.module)]
+        return [name for name, target in self.targets.items() if find_spec(target.module)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command; None if there is no such one."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        command = import_module(COMMANDS[cmd_name].module).command
+        command = import_module(self.targets[cmd_name].module).command
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing any of them."""
-        rows = [(name, COMMANDS[name].help) for name in self.list_commands(ctx)]
+        rows = [(name, self.targets[name].help) for name in self.list_commands(ctx)]
         if rows:
             with formatter.section("Commands"):
                 formatter.write_dl(rows)
