@@ -23,20 +23,22 @@ WIDTH: Final = 100
 def command_line_reference() -> str:
     """Give docs/cli.md: the help of every command, as the program prints it."""
     parts = ["# Command line", "", "Written by `make docs` from the program's own help.", ""]
-    for name, command in _commands():
+    for name, command in _commands("mfdtool", cli):
         context = click.Context(command, info_name=name, max_content_width=WIDTH)
         context.help_option_names = ["-h", "--help"]
         parts += [f"## {name}", "", "```", command.get_help(context).rstrip(), "```", ""]
     return "\n".join(parts)
 
 
-def _commands() -> Iterator[tuple[str, click.Command]]:
-    yield "mfdtool", cli
-    context = click.Context(cli, info_name="mfdtool")
-    for name in cli.list_commands(context):
-        command = cli.get_command(context, name)
-        if command is not None:
-            yield f"mfdtool {name}", command
+def _commands(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    """Give a command and, if it is a group, all that are in it."""
+    yield name, command
+    if isinstance(command, click.Group):
+        context = click.Context(command, info_name=name)
+        for each in command.list_commands(context):
+            found = command.get_command(context, each)
+            if found is not None:
+                yield from _commands(f"{name} {each}", found)
 
 
 GENERATED: Final[Mapping[str, Callable[[], str]]] = {
