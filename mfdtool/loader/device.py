@@ -110,8 +110,8 @@ def why_not(destination: Destination, state: State, number: int) -> str:
     if number >= len(state.devices):
         return "there is no such device"
     phase = state.devices[number].phase
-    if phase not in _STEPS:
-        return f"the load thread is {phase.value}"
+    if phase in _IDLE:
+        return _IDLE[phase]
     if phase is LoadPhase.WRITING and destination.devices[number].write_hangs:
         return "the device does not take the data"
     if phase is LoadPhase.LOADING and state.main.holds_big_lock:
@@ -329,3 +329,8 @@ _STEPS: Final = {
     LoadPhase.READY: _ready,
     LoadPhase.LOADING: _load,
 }
+
+_IDLE: Final = {
+    phase: f"the load thread is {phase.value}" for phase in LoadPhase if phase not in _STEPS
+}
+"""What a load thread is said to be where it cannot take a step by itself."""

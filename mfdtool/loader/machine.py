@@ -51,6 +51,8 @@ class Loader:
 
     def __init__(self, destination: Destination) -> None:
         self.destination = destination
+        numbers = range(len(destination.devices))
+        self._steps = [Step(MAIN), *(Step(loader(number)) for number in numbers)]
         self.moved: Moved | None = None
         """Sees each move that an event makes, for whoever counts them."""
 
@@ -107,8 +109,7 @@ class Loader:
 
     def steps(self, state: State) -> list[Step]:
         """Give the steps that threads can take now without reading anything."""
-        steps = [Step(MAIN), *(Step(loader(number)) for number in range(len(state.devices)))]
-        return [step for step in steps if not self.why_not(state, step)]
+        return [step for step in self._steps if not self.why_not(state, step)]
 
 
 def _carry_out(turn: Turn, event: Event) -> None:

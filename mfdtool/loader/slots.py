@@ -99,9 +99,10 @@ def _replaced(root: _Node, idx: int, blob: Blob | None) -> _Node | None:
     path.append(node)
     new: _Node | Blob | None = blob
     for depth, node in enumerate(reversed(path)):
-        index = idx >> depth * _BITS & _MASK
-        node = (*node[:index], new, *node[index + 1 :])
-        new = node if any(child is not None for child in node) else None
+        children = list(node)
+        children[idx >> depth * _BITS & _MASK] = new
+        # Only where something was taken out a node can have become empty.
+        new = None if new is None and children.count(None) == _WIDTH else tuple(children)
     assert not isinstance(new, Blob)
     return new
 
