@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TRACES: Final = ("vfio_load*", "multifd_recv*", "loadvm*")
 """Events that lock-step and the verdict need."""
 
-START_SECONDS: Final = 20.0
+START_SECONDS: Final = 60.0
 _INTERVAL: Final = 0.02
 _LAST_WORDS: Final = 5
 _DIES_WITH_US: Final = ("--pdeathsig", "KILL")

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from mfdtool.schedule.sending import Send
 
 MAIN: Final = "main"
-ACKNOWLEDGE_SECONDS: Final = 1.0
-"""How long a packet's trace line is waited for."""
+ACKNOWLEDGE_SECONDS: Final = 5.0
+"""How long a packet's trace line is waited for; that of an idle machine comes in milliseconds."""
 
 _INTERVAL: Final = 0.02
 _LINE_INTERVAL: Final = 0.001
 _ASKING_SECONDS: Final = 1.0
-_EXIT_SECONDS: Final = 2.0
+_EXIT_SECONDS: Final = 5.0
 """A QEMU that says that its migration failed exits soon; one that completed closes."""
 
 _INCOMING: Final = re.compile(r"vfio_load_state_device_buffer_incoming +\(([^()]*)\) idx (\d+)")
@@ -222,14 +222,14 @@ class Player:
         """
         assert self._peer is not None
         start = time.monotonic()
+        patience = min(ACKNOWLEDGE_SECONDS, self._deadline - self._wasted)
         while True:
             has_ended = self._peer.exit_status() is not None
             self._seen.read(self._peer.lines)
             if condition():
                 return True
             waited = time.monotonic() - start
-            is_vain = has_ended or self._seen.gave_up or self._wasted > self._deadline
-            if is_vain or waited > ACKNOWLEDGE_SECONDS:
+            if has_ended or self._seen.gave_up or waited > patience:
                 self._wasted += waited
                 return False
             self._source.pump(_LINE_INTERVAL)
