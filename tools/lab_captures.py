@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tests.live.lab.machine import boot, installed
+from tests.live.lab.machine import Machine, installed
 from tests.live.lab.scenario import Result
 from tests.live.lab.scenarios.migration import RECORDED, SECONDS
 
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "lab")
         out.mkdir()
-        boot(lab, out, [recorded.name for recorded in RECORDED], seconds=SECONDS)
+        Machine(lab, out, [recorded.name for recorded in RECORDED], seconds=SECONDS).wait()
         for recorded in RECORDED:
             result = out / f"{recorded.name}.json"
             error = Result.read(result).error if result.exists() else "it was not recorded"

@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The lab for live tests: one boot of its machine runs the scenarios of all that were selected.
 
-A test that wants a scenario has the marker ``scenario("name")`` and the fixture ``played``.
+It boots before the first test, and the first one that wants it waits for its end. A test that wants
+a scenario has the marker ``scenario("name")`` and the fixture ``played``.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from tests.live.lab.machine import boot, installed
+from tests.live.lab.machine import Machine, installed
 from tests.live.lab.scenario import Result
 from tests.live.lab.scenarios import SCENARIOS
 from tests.support.programs import lack
@@ -39,16 +43,38 @@ class Lab:
     console: str
 
 
-@pytest.fixture(scope="session")
-def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+_BOOTED: Final = pytest.StashKey[tuple[Path, Machine]]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Boot the machine for all scenarios that the selected tests want."""
+    names = list(dict.fromkeys(_wanted(session)))
+    there = installed()
+    if not names or there.missing or session.config.option.collectonly:
+        return
+    out = Path(tempfile.mkdtemp(prefix="mfdtool-lab-"))
+    machine = Machine(there, out, names, seconds=max(SCENARIOS[name].seconds for name in names))
+    session.config.stash[_BOOTED] = out, machine
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Leave no machine behind that nobody has waited for; keep what it wrote if tests failed."""
+    if booted := session.config.stash.get(_BOOTED, None):
+        out, machine = booted
+        machine.kill()
+        if exitstatus == pytest.ExitCode.OK:
+            shutil.rmtree(out, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def lab(pytestconfig: pytest.Config) -> Lab:
+    """Wait until the machine has run all scenarios."""
     there = installed()
     if there.missing:
         lack(there.missing)
-    out = tmp_path_factory.mktemp("lab")
-    names = list(dict.fromkeys(_wanted(request.session)))
-    seconds = max(SCENARIOS[name].seconds for name in names)
-    return Lab(out, boot(there, out, names, seconds=seconds))
+    out, machine = pytestconfig.stash[_BOOTED]
+    return Lab(out, machine.wait())
 
 
 @pytest.fixture
@@ -67,7 +93,11 @@ def played(lab: Lab, request: pytest.FixtureRequest) -> Played:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line that live tests did not run."""
+    """Say in one line that live tests did not run, or where to look why they failed."""
+    if booted := terminalreporter.config.stash.get(_BOOTED, None):
+        out, _ = booted
+        if out.exists():
+            terminalreporter.write_line(f"what the lab's machine has written is in {out}")
     reports = terminalreporter.stats.get("skipped", [])
     if missing := installed().missing:
         skipped = sum(missing in str(report.longrepr) for report in reports)

@@ -19,7 +19,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[3]
 TOOLS: Final = ROOT / "tools" / "lab"
 
-BOOT_SECONDS: Final = 60
+BOOT_SECONDS: Final = 240
 """What starting and ending may take on a busy machine; it takes 10."""
 
 _INTERVAL: Final = 0.2
@@ -62,53 +62,66 @@ def installed() -> Installed:
     return Installed(Path(os.environ.get("MFDTOOL_LAB") or Path(cache) / "mfdtool" / "lab"))
 
 
-def boot(lab: Installed, out: Path, names: Sequence[str], *, seconds: float) -> str:
-    """Run scenarios in the machine; give what its console says.
+class Machine:
+    """The machine; it runs scenarios from when it is made on."""
 
-    A machine that does not get on with its scenarios is killed: ``seconds`` is the most that one
-    of them may take. ``out`` is a folder that the machine writes to: ``NAME.json`` is what became
-    of a scenario.
-    """
-    out.joinpath("command").write_text(_command(lab, names))
-    arguments = [
-        _QEMU,
-        *shlex.split(_OPTIONS),
-        *("-kernel", str(lab.folder / "vmlinuz")),
-        *("-initrd", str(lab.folder / "initramfs.gz")),
-        *("-append", _KERNEL_OPTIONS),
-        *("-virtfs", _share("/", "root", "readonly=on,multidevs=remap")),
-        *("-virtfs", _share(str(out), "out", "multidevs=remap")),
-    ]
-    console = out / "console"
-    with console.open("wb") as log:
-        machine = subprocess.Popen(
-            [*_DIES_WITH_US, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    def __init__(self, lab: Installed, out: Path, names: Sequence[str], *, seconds: float) -> None:
+        """Start it.
+
+        ``out`` is a folder that it writes to: ``NAME.json`` is what became of a scenario.
+        ``seconds`` is the most that a scenario may take.
+        """
+        self._out = out
+        self._seconds = seconds
+        self._console = out / "console"
+        out.joinpath("command").write_text(_command(lab, names))
+        arguments = [
+            _QEMU,
+            *shlex.split(_OPTIONS),
+            *("-kernel", str(lab.folder / "vmlinuz")),
+            *("-initrd", str(lab.folder / "initramfs.gz")),
+            *("-append", _KERNEL_OPTIONS),
+            *("-virtfs", _share("/", "root", "readonly=on,multidevs=remap")),
+            *("-virtfs", _share(str(out), "out", "multidevs=remap")),
+        ]
+        with self._console.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*_DIES_WITH_US, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait(self) -> str:
+        """Wait for its end; give what its console says. One that does not get on is killed."""
         try:
-            if not _ends(machine, out, seconds):
-                log.write(b"\nlab: the machine got stuck and was killed\n")
+            if not self._ends():
+                with self._console.open("ab") as log:
+                    log.write(b"\nlab: the machine got stuck and was killed\n")
         finally:
-            _kill(machine)
-    return console.read_text(errors="backslashreplace")
+            self.kill()
+        return self._console.read_text(errors="backslashreplace")
 
+    def kill(self) -> None:
+        """End it and whatever it started."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
-def _ends(machine: subprocess.Popen[bytes], out: Path, seconds: float) -> bool:
-    """Wait for the machine, as long as it starts, or finishes scenarios; give whether it ended."""
-    done = -1
-    deadline = 0.0
-    while True:
-        finished = len(list(out.glob("*.json")))
-        if finished > done:
-            done, deadline = finished, monotonic() + BOOT_SECONDS + seconds
-        with suppress(subprocess.TimeoutExpired):
-            machine.wait(_INTERVAL)
-            return True
-        if monotonic() > deadline:
-            return False
+    def _ends(self) -> bool:
+        """Wait as long as it starts, or finishes scenarios; give whether it ended."""
+        done = -1
+        deadline = 0.0
+        while True:
+            finished = len(list(self._out.glob("*.json")))
+            if finished > done:
+                done, deadline = finished, monotonic() + BOOT_SECONDS + self._seconds
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_INTERVAL)
+                return True
+            if monotonic() > deadline:
+                return False
 
 
 def _command(lab: Installed, names: Sequence[str]) -> str:
@@ -129,10 +142,3 @@ def _command(lab: Installed, names: Sequence[str]) -> str:
 def _share(path: str, tag: str, options: str) -> str:
     escaped = path.replace(",", ",,")
     return f"local,path={escaped},mount_tag={tag},security_model=none,{options}"
-
-
-def _kill(machine: subprocess.Popen[bytes]) -> None:
-    """End the machine and whatever it started."""
-    if machine.poll() is None:
-        os.killpg(machine.pid, signal.SIGKILL)
-    machine.wait()
