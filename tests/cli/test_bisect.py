@@ -32,6 +32,7 @@ from mfdtool.workflows.replay import Plan
 from tests.support.captures import CAPTURES
 
 GOOD: Final = str(CAPTURES / "mtty-4ch-clean.pcap.gz")
+SMALL: Final = str(CAPTURES / "mtty-4ch-one-packet.pcap.gz")
 DEVICE: Final = "0000:00:05.0/vfio"
 LOST: Final = f"drop:dev={DEVICE},idx=2"
 
@@ -296,7 +297,7 @@ def test_a_command_that_takes_too_long_ends_with_all_it_has_started(
     pids = tmp_path / "pids"
     # The shell waits for a process of its own, as it has something to do behind it.
     script = f"sh -c 'grep -q 00:05.0/vfio $0 || exit 0; sleep 600 & echo $! >> {pids}; wait'"
-    assert run(["bisect", GOOD, "--run", script, "--timeout", "0.2", "--json"]) == 0
+    assert run(["bisect", SMALL, "--run", script, "--timeout", "1", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["packets"]) == 1
     started = [int(line) for line in pids.read_text().split()]
     assert started

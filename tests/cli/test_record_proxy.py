@@ -35,9 +35,9 @@ TOTAL: Final = sum(len(MIGRATION.stream(name)) for name in MIGRATION.connections
 def proxy(
     path: Path, destination: Destination, *options: str
 ) -> Iterator[tuple[subprocess.Popen[str], Address]]:
-    """Run the command; give it and where it listens."""
+    """Run the command; give it and where it listens. A disk that hangs makes no losses."""
     command = [sys.executable, "-m", "mfdtool", "record", "proxy", "--listen", "tcp:127.0.0.1:0"]
-    command += ["--to", str(destination.address), "-w", str(path), *options]
+    command += ["--to", str(destination.address), "-w", str(path), "--on-full", "block", *options]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -63,7 +63,7 @@ def test_listening_and_connecting(host: str) -> None:
     with listen(TcpAddress(host, 0)) as listener:
         address = bound_address(listener)
         assert isinstance(address, TcpAddress)
-        with connect(TcpAddress(host, address.port), timeout=5) as client:
+        with connect(TcpAddress(host, address.port), timeout=60) as client:
             accepted, _ = listener.accept()
             with accepted:
                 client.sendall(b"x")

@@ -16,7 +16,7 @@ import pytest
 from mfdtool.errors import SinkError
 from mfdtool.live.qemu.monitor import Monitor
 
-LONG = 20.0
+LONG = 60.0
 GREETING = {"QMP": {"version": {"qemu": {"major": 10, "minor": 0, "micro": 2}}, "capabilities": []}}
 
 

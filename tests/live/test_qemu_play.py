@@ -116,7 +116,7 @@ def test_everything_is_acknowledged(fake: Fake) -> None:
 def test_packet_without_a_line(fake: Fake) -> None:
     fake.script = {2: [SWITCHOVER], 6: [IN.format(3)]}
     fake.says = "completed"
-    played = run(fake, deadline=5)
+    played = run(fake, deadline=60)
     assert (played.outcome, played.order) == (Outcome.COMPLETED, Order.ADVISORY)
     assert played.not_acknowledged == ("multifd-1#4",)
 
@@ -134,7 +134,7 @@ def test_receive_threads_that_gave_up_are_not_waited_for(fake: Fake) -> None:
     assert (played.outcome, played.not_acknowledged) == (Outcome.STALLED, ("multifd-1#4", "m#5"))
 
 
-def test_receive_threads_that_give_up_are_waited_for(fake: Fake) -> None:
+def test_receive_threads_that_give_up_are_waited_for() -> None:
     """Nothing more is sent before they have: other channels would still be read."""
     got: list[int] = []
 
@@ -146,11 +146,11 @@ def test_receive_threads_that_give_up_are_waited_for(fake: Fake) -> None:
                 self.lines = ["multifd_recv_terminate_threads error 1"]
             return status
 
-    slow = Slow()
+    slow = Slow(says="completed")
     with Source(slow.dial) as source:
         todo = sent(b"ab", b"cd", b"ef", b"gh")
         expected = [(2, Expected(gives_up=True))]
-        play(todo, source, slow, expected=expected, deadline=DEADLINE)
+        play(todo, source, slow, expected=expected, deadline=60)
     for end in slow.ends:
         end.close()
     assert got.count(4) > 3
@@ -175,7 +175,7 @@ def test_silence_is_a_stall(fake: Fake, says: str) -> None:
 
 def test_failure_without_exit(fake: Fake) -> None:
     fake.says = "failed"
-    assert run(fake, deadline=5).outcome is Outcome.FAILED
+    assert run(fake, deadline=60).outcome is Outcome.FAILED
 
 
 def test_unwatched_destination_that_closes(fake: Fake) -> None:
@@ -188,7 +188,7 @@ def test_unwatched_destination_that_closes(fake: Fake) -> None:
             fake.ends[0].sendall(b"\0\1\0\4\0\0\0\0")
             fake.ends[0].close()
 
-        played = play(todo(), source, deadline=5)
+        played = play(todo(), source, deadline=60)
     assert (played.outcome, played.order) == (None, Order.ADVISORY)
     assert played.returned == b"\0\1\0\4\0\0\0\0"
 

@@ -25,7 +25,7 @@ class Wire:
     def dial(self) -> socket.socket:
         """Connect."""
         near, far = socket.socketpair()
-        far.settimeout(5)
+        far.settimeout(60)
         self.ends.append(far)
         return near
 
@@ -114,7 +114,7 @@ def test_reset() -> None:
         source.open("multifd-0")
         far, _ = server.accept()
         with far:
-            far.settimeout(5)
+            far.settimeout(60)
             source.end("multifd-0", reset=True)
             with pytest.raises(ConnectionResetError):
                 far.recv(1)

@@ -19,7 +19,7 @@ from typing import Any, Final
 from tests.live.lab.scenario import Inside
 
 PORT: Final = 4444
-ANSWER_SECONDS: Final = 60
+ANSWER_SECONDS: Final = 180
 """A destination that stalls never answers again: then this passes, and TimeoutError is raised."""
 
 _QEMU: Final = "qemu-system-x86_64"

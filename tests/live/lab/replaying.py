@@ -13,7 +13,7 @@ from tests.live.lab.scenario import Inside
 from tests.live.lab.scenarios.record import mfdtool
 
 _TARGET: Final = "qemu:unix:/run/mfdtool-replay"
-SILENCE: Final = {True: "4", False: "30"}
+SILENCE: Final = {True: "10", False: "120"}
 """Seconds without a sign of life that are a stall: less, where one is expected."""
 
 

@@ -81,7 +81,7 @@ class Scenario:
 
     name: str
     run: Callable[[Inside], None]
-    seconds: int = 60
+    seconds: int = 300
 
 
 def play(scenario: Scenario, out: Path, tools: Path) -> Result:

@@ -13,9 +13,9 @@ from tests.live.lab.scenario import TYPES, Inside, Scenario
 from tests.live.lab.scenarios.record import mfdtool
 from tests.live.lab.scenarios.replay_qemu import LAUNCH
 
-SECONDS: Final = 120
+SECONDS: Final = 600
 _CAPTURE: Final = str(ROOT / "captures" / "mtty-4ch-one-packet.pcap.gz")
-_DEADLINE: Final = "1"
+_DEADLINE: Final = "5"
 _DEVICE: Final = "0000:00:05.0"
 _FEW: Final = 12
 _RENEWED: Final = (

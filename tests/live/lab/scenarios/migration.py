@@ -10,7 +10,7 @@ from typing import Final
 from tests.live.lab.qemu import PORT, Qemu, Setup, Tcpdump
 from tests.live.lab.scenario import Inside, Scenario
 
-SECONDS: Final = 90
+SECONDS: Final = 600
 _MTU: Final = Path("/sys/class/net/lo/mtu")
 _DEFAULT_MTU: Final = 65536
 _ENDS: Final = ("completed", "failed")

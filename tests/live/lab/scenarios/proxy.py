@@ -22,7 +22,7 @@ from tests.live.lab.replaying import replayed
 from tests.live.lab.scenario import Inside, Scenario
 from tests.live.lab.scenarios.migration import wait_for_end, wait_for_guest
 
-SECONDS: Final = 180
+SECONDS: Final = 600
 RECORDING: Final = "run.pcapng"
 CAPTURE: Final = "capture.pcap"
 
@@ -44,7 +44,7 @@ class Proxy:
         self._out, self._err = (self._file.with_suffix(end) for end in (".out", ".err"))
         command = [
             *("record", "proxy", "--listen", "tcp:127.0.0.1:0", "--to", _TO),
-            *("-w", str(self._file), "--json", *words),
+            *("-w", str(self._file), "--on-full", "block", "--json", *words),
         ]
         self._process = get_context("fork").Process(target=self._serve, args=(command,))
         self._process.start()

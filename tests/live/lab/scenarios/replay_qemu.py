@@ -13,7 +13,7 @@ from tests.live.lab.replaying import SILENCE
 from tests.live.lab.scenario import Inside, Scenario
 from tests.live.lab.scenarios.record import mfdtool
 
-SECONDS: Final = 90
+SECONDS: Final = 600
 _CAPTURE: Final = ROOT / "captures" / "mtty-4ch-clean.pcap.gz"
 _DEVICE: Final = "0000:00:05.0"
 LAUNCH: Final = (

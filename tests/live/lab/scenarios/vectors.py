@@ -11,7 +11,7 @@ from tests.live.lab.machine import ROOT
 from tests.live.lab.replaying import replayed
 from tests.live.lab.scenario import Inside, Scenario
 
-SECONDS: Final = 90
+SECONDS: Final = 600
 
 _VECTORS: Final = ROOT / "tests" / "data" / "vectors"
 _WHOLE: Final = "v01-inorder"
