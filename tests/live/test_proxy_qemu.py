@@ -18,13 +18,13 @@ import pytest
 
 from mfdtool.errors import SinkError
 from mfdtool.live.addresses import UnixAddress, connect
-from mfdtool.live.proxy.recording import OnFull, Recording, RecordingOptions
+from mfdtool.live.proxy.recording import Recording, RecordingOptions
 from mfdtool.live.proxy.server import Proxy, ProxyOptions
 from mfdtool.stream.frames import Kind
 from mfdtool.stream.values import RamRecord
 from tests.support.decoding import decode_scalar
 from tests.support.programs import need_program
-from tests.support.proxying import LOCAL, LONG, wait_for
+from tests.support.proxying import LOCAL, LONG, patient, wait_for
 
 pytestmark = pytest.mark.live
 
@@ -113,11 +113,12 @@ def test_a_real_migration(tmp_path: Path, kind: str, *, redact: bool) -> None:
     path = tmp_path / "run.pcapng"
     destination = UnixAddress(str(tmp_path / "migration"))
     with ExitStack() as stack:
+        stack.enter_context(patient())
         source = stack.enter_context(qemu(tmp_path / "source"))
         target = stack.enter_context(qemu(tmp_path / "target", "-incoming", "defer"))
         target.run("migrate-incoming", uri=str(destination))
         near = UnixAddress(str(tmp_path / "near")) if kind == "unix" else LOCAL
-        recording = Recording(path, RecordingOptions(on_full=OnFull.BLOCK))
+        recording = Recording(path, RecordingOptions())
         stack.callback(recording.close)
         proxy = Proxy(ProxyOptions(listen=near, to=destination, redact=redact), recording)
         stack.callback(proxy.close)
@@ -145,8 +146,9 @@ def test_a_destination_that_gives_up(tmp_path: Path) -> None:
     """It lacks a device's RAM and exits. A QEMU 10.0 source may hang then, also without a proxy."""
     path = tmp_path / "run.pcapng"
     destination = UnixAddress(str(tmp_path / "migration"))
-    recording = Recording(path, RecordingOptions(on_full=OnFull.BLOCK))
+    recording = Recording(path, RecordingOptions())
     with ExitStack() as stack:
+        stack.enter_context(patient())
         stack.callback(recording.close)
         proxy = Proxy(ProxyOptions(listen=LOCAL, to=destination), recording)
         stack.callback(proxy.close)

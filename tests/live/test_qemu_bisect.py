@@ -36,7 +36,7 @@ Capsys = pytest.CaptureFixture[str]
 def test_stall(tmp_path: Path, capsys: Capsys) -> None:
     """A flush without SYNC: three QEMUs will do, as it is what the model says."""
     words = ["--to", f"qemu:unix:{tmp_path}/qemu", "--launch", launch_of(tmp_path)]
-    assert run(["bisect", RAM, *NO_SYNC, *words, "--deadline", "8", "--json"]) == 0
+    assert run(["bisect", RAM, *NO_SYNC, *words, "--deadline", "5", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["outcome"], found["rule"]) == ("stalled", "MFD301")
     assert found["faults"] == [NO_SYNC[1]]
@@ -47,7 +47,7 @@ def test_what_only_qemu_knows(tmp_path: Path, capsys: Capsys) -> None:
     """The machine has more memory than the source had: the first RAM record is enough."""
     words = ["--to", f"qemu:unix:{tmp_path}/qemu", "--launch", launch_of(tmp_path, memory=8)]
     prefix = tmp_path / "size"
-    assert run(["bisect", RAM, *words, "--deadline", "8", "-o", str(prefix), "--json"]) == 0
+    assert run(["bisect", RAM, *words, "--deadline", "5", "-o", str(prefix), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     error = "Size mismatch: pc.ram: 0x400000 != 0x800000: Invalid argument"
     assert (found["outcome"], found["rule"], found["real"]["error"]) == ("failed", None, error)

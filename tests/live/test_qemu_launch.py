@@ -95,7 +95,7 @@ def test_stray_bytes_stop_a_real_destination_too(
     """Three bytes of a packet, and what follows them, are no header: the threads end, it waits."""
     words = ["replay", str(CAPTURES / "ram-zlib.pcap.gz"), "--fault", "truncate:multifd-0#2:3"]
     words += ["--to", f"qemu:unix:{tmp_path}/qemu", "--launch", launch_of(tmp_path)]
-    assert run([*words, "--compare", "--deadline", "8", "--json"]) == 1
+    assert run([*words, "--compare", "--deadline", "5", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["outcome"], found["differences"]) == ("stalled", [])
 

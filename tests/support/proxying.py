@@ -7,7 +7,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Barrier, Event, Thread, current_thread
@@ -121,6 +121,13 @@ class Setup:
 
 
 @contextmanager
+def patient() -> Iterator[None]:
+    """Let recorders wait for a disk that hangs because others use it, instead of recording less."""
+    with patch.object(chunks, "PATIENCE", LONG), patch.object(writer, "SLOW", 0):
+        yield
+
+
+@contextmanager
 def running(
     path: Path,
     options: ProxyOptions | None = None,
@@ -131,14 +138,11 @@ def running(
 ) -> Iterator[Setup]:
     """Run a proxy and a destination; both are closed at the end.
 
-    If it ``is_patient``, a disk that hangs because others use it makes no losses.
+    ``is_patient`` is for all that is not about losses: see `patient`.
     """
     destination = destination or Destination()
     options = options or ProxyOptions(listen=LOCAL, to=destination.address)
-    with ExitStack() as patience, ExitStack() as stack:
-        if is_patient:
-            patience.enter_context(patch.object(chunks, "PATIENCE", LONG))
-            patience.enter_context(patch.object(writer, "SLOW", 0))
+    with patient() if is_patient else nullcontext(), ExitStack() as stack:
         stack.callback(destination.close)
         kept = Recording(path, recording or RecordingOptions())
         stack.callback(kept.close)

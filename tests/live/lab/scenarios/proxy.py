@@ -21,6 +21,7 @@ from tests.live.lab.qemu import ANSWER_SECONDS, PORT, Qemu, Setup, Tcpdump
 from tests.live.lab.replaying import replayed
 from tests.live.lab.scenario import Inside, Scenario
 from tests.live.lab.scenarios.migration import wait_for_end, wait_for_guest
+from tests.support.proxying import patient
 
 SECONDS: Final = 600
 RECORDING: Final = "run.pcapng"
@@ -44,7 +45,7 @@ class Proxy:
         self._out, self._err = (self._file.with_suffix(end) for end in (".out", ".err"))
         command = [
             *("record", "proxy", "--listen", "tcp:127.0.0.1:0", "--to", _TO),
-            *("-w", str(self._file), "--on-full", "block", "--json", *words),
+            *("-w", str(self._file), "--json", *words),
         ]
         self._process = get_context("fork").Process(target=self._serve, args=(command,))
         self._process.start()
@@ -74,6 +75,7 @@ class Proxy:
 
     def _serve(self, command: list[str]) -> None:
         with (
+            patient(),
             self._out.open("w") as out,
             self._err.open("w") as err,
             redirect_stdout(out),
