@@ -49,6 +49,7 @@ _MAGIC_SIZE: Final = 4
 _TLS_HANDSHAKE: Final = b"\x16\x03"
 _DEVICE_HEADER_SIZE: Final = MULTIFD_DEVICE_STATE_SIZE + VFIO_PACKET_HEADER_SIZE
 """Every packet has at least so many bytes."""
+_DEVICE_STATE: Final = int(MultiFDFlag.DEVICE_STATE)
 _PACKET_START: Final = HEADER_LAYOUT.message(flags=0).build()[:8]
 _PAGE_COUNTS: Final = tuple(page_count_for(size) for size in PAGE_SIZES)
 _USUAL_COUNT: Final = page_count_for(X86_PAGE_SIZE)
@@ -167,7 +168,7 @@ class Follower:
             if magic != MULTIFD_MAGIC or version != MULTIFD_VERSION:
                 self._unseen += len(head)
                 return
-            if flags & MultiFDFlag.DEVICE_STATE:
+            if flags & _DEVICE_STATE:
                 yield from self._device_state(head)
             else:
                 yield from self._ram(head, flags)

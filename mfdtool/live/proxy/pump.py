@@ -429,6 +429,8 @@ class HeaderPump(Pump):
 
     def _take_digest(self, length: int) -> tuple[str, ...]:
         """Word the digest of the payload that went by; nothing if that was not all of it."""
+        if not self._digest:
+            return ()
         digest, hashed = self._hash, self._hashed
         self._hash, self._hashed = sha256(), 0
         return (digest_comment(digest.digest(), length),) if hashed == length else ()

@@ -28,6 +28,7 @@ from mfdtool.live.proxy.segments import Builder, Payload, Segment
 from mfdtool.live.proxy.tap import Pipe, Tap, Tapped
 from mfdtool.live.proxy.writer import Entry, Losses, Writer
 from mfdtool.packets.values import TCP_FIN, TCP_RST, TCP_SYN
+from mfdtool.wire.quick import quick_constructor
 
 if TYPE_CHECKING:
     from mfdtool.packets.values import FlowKey
@@ -43,6 +44,9 @@ _BATCH_SIZE: Final = 4 << 20
 """Entries, or bytes of payload, after which a batch is written: short, so that pumps that wait see
 that the writer gets on."""
 _PAUSE: Final = 0.002
+
+_new_segment: Final = quick_constructor(Segment)
+_new_entry: Final = quick_constructor(Entry)
 
 
 class OnFull(StrEnum):
@@ -219,7 +223,7 @@ class Recording:
             self._store.share(chunk)
         # One at a time, so that stamps never go back and no ACK precedes what it acknowledges.
         with self._lock:
-            segment = Segment(
+            segment = _new_segment(
                 time.time_ns() if time_ns is None else time_ns,
                 -1 if flags & TCP_SYN else lane.position,
                 lane.peer.position if has_ack else None,
@@ -230,7 +234,7 @@ class Recording:
             if not has_room:
                 self._writer.count(frames=1, length=length, reason=_TOO_SLOW)
                 return
-            self._queue.put(Entry(lane.builder, segment, data, length, chunk))
+            self._queue.put(_new_entry(lane.builder, segment, data, length, chunk))
 
     def note(self, text: str) -> None:
         """Have something said at the end of the file."""
