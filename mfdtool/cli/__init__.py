@@ -11,6 +11,7 @@ import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -134,7 +135,8 @@ def main() -> NoReturn:
     """Run the program."""
     gc.set_threshold(GC_THRESHOLD)
     status = run()
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stderr.flush()
     # All is closed and written: to take the interpreter apart would cost a tenth of a short run.
     os._exit(status)
 

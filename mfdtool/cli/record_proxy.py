@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -169,7 +170,10 @@ def command(
 
 
 class _LiveLine:
-    """The line of progress, on a terminal, and messages above it."""
+    """The line of progress, on a terminal, and messages above it.
+
+    That nobody reads them any more is no reason to end a migration.
+    """
 
     def __init__(self) -> None:
         self._line = Line(sys.stderr, enabled=sys.stderr.isatty())
@@ -178,19 +182,22 @@ class _LiveLine:
 
     def report(self, text: str) -> None:
         """Show a message."""
-        self.clear()
-        click.echo(f"mfdtool: {text}", err=True)
+        with suppress(OSError):
+            self.clear()
+            click.echo(f"mfdtool: {text}", err=True)
 
     def show(self, progress: Progress) -> None:
         """Show how far everything is."""
         now = time.monotonic()
         rate = (progress.moved - self._moved) / max(now - self._time, 1e-3)
         self._moved, self._time = progress.moved, now
-        self._line.show(f"mfdtool: {progress_text(progress, rate)}")
+        with suppress(OSError):
+            self._line.show(f"mfdtool: {progress_text(progress, rate)}")
 
     def clear(self) -> None:
         """Take the line away."""
-        self._line.clear()
+        with suppress(OSError):
+            self._line.clear()
 
 
 def progress_text(progress: Progress, rate: float) -> str:

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Final
 
 from mfdtool.live.addresses import listen, remove_socket
+from mfdtool.live.proxy.file import STEP
 from mfdtool.live.proxy.recording import Recording, RecordingOptions
 from mfdtool.live.proxy.server import Progress, Proxy, ProxyOptions
 from mfdtool.live.proxy.writer import Losses
@@ -57,8 +58,8 @@ def record_proxy(
 ) -> Recorded:
     """Forward connections and record them, until the migration or the user ends it.
 
-    The first SIGINT or SIGTERM stops accepting, a second one ends the connections. ``report`` is
-    told what a user should know, ``show`` how far everything is.
+    The first SIGINT or SIGTERM stops accepting, a second one ends the connections; SIGHUP only does
+    the first. ``report`` is told what a user should know, ``show`` how far everything is.
 
     Raises:
         OSError: the file cannot be created.
@@ -77,6 +78,8 @@ def record_proxy(
     try:
         proxy = Proxy(proxy_options, recording, report, listener=listener)
         with _signals(proxy, report):
+            if recording.unreserved and options.preallocate != STEP:
+                report(f"--preallocate: no space is reserved: {recording.unreserved}")
             report(f"listening on {proxy.address}")
             while not proxy.wait(_INTERVAL):
                 show(proxy.progress())
@@ -112,16 +115,21 @@ def _signals(proxy: Proxy, report: Callable[[str], None]) -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal seen
-        del number, frame
+        del frame
         if seen:
-            proxy.abort()
+            # A terminal that goes away says so more than once; the migration goes on all the same.
+            if number != signal.SIGHUP:
+                proxy.abort()
             return
         seen = True
         proxy.stop()
         if proxy.progress().open:
             report("no more connections are accepted; interrupt again to end those that there are")
 
-    previous = {each: signal.signal(each, handle) for each in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    previous = {each: signal.signal(each, handle) for each in numbers}
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ import pytest
 
 from mfdtool.cli import run
 from mfdtool.cli.record_proxy import progress_text
-from mfdtool.errors import CaptureError
+from mfdtool.errors import CaptureError, SinkError
 from mfdtool.fixtures.assemble import assemble
 from mfdtool.fixtures.plan import Device, Plan
 from mfdtool.live.addresses import Address, connect, parse_address
@@ -115,7 +115,7 @@ def test_json_and_redaction(tmp_path: Path) -> None:
     assert len(result["files"][0]["migrations"]) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_lets_connections_end(tmp_path: Path, number: signal.Signals) -> None:
     path = tmp_path / "run.pcapng"
     destination = Destination()
@@ -125,6 +125,8 @@ def test_a_signal_lets_connections_end(tmp_path: Path, number: signal.Signals) -
         process.send_signal(number)
         assert process.stderr is not None
         assert "interrupt again to end" in process.stderr.readline()
+        if number == signal.SIGHUP:
+            process.send_signal(number)
         client.sendall(MIGRATION.stream("main")[50:])
         client.close()
         out, _ = process.communicate(timeout=LONG)
@@ -146,6 +148,46 @@ def test_a_second_signal_ends_connections(tmp_path: Path) -> None:
         out, _ = process.communicate(timeout=LONG)
     assert process.returncode == 0
     assert "the main stream has no end" in out
+
+
+def test_nobody_reads_its_messages_any_more(tmp_path: Path) -> None:
+    """A terminal is closed, or what it pipes to has ended: the migration goes on."""
+    path = tmp_path / "run.pcapng"
+    destination = Destination()
+    with proxy(path, destination) as (process, address), connect(address) as client:
+        client.sendall(MIGRATION.stream("main")[:50])
+        wait_for(lambda: b"QEVM" in path.read_bytes())
+        assert process.stderr is not None
+        process.stderr.close()
+        process.send_signal(signal.SIGHUP)
+        # Told by a message, if there was anybody to read it.
+        wait_for(lambda: not accepts(address))
+        client.sendall(MIGRATION.stream("main")[50:])
+        client.close()
+        process.wait(LONG)
+    assert destination.received == [MIGRATION.stream("main")]
+    assert run(["info", str(path)]) == 0
+
+
+def accepts(address: Address) -> bool:
+    """Whether somebody listens there."""
+    try:
+        connect(address).close()
+    except SinkError:
+        return False
+    return True
+
+
+def test_space_that_cannot_be_reserved(tmp_path: Path) -> None:
+    path = tmp_path / "run.pcapng"
+    command = [sys.executable, "-m", "mfdtool", "record", "proxy", "--listen", "tcp:127.0.0.1:0"]
+    command += ["--to", "tcp:127.0.0.1:1", "-w", str(path), "--preallocate", "1000000G"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        process.kill()
+    assert said.startswith("mfdtool: --preallocate: no space is reserved: ")
+    assert path.stat().st_blocks * 512 < 1 << 20
 
 
 def captured_in(path: Path) -> int:

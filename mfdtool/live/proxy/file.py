@@ -48,6 +48,7 @@ class CaptureFile:
     Attributes:
         paths: the files that there are, oldest first.
         failure: why the last `write` did not write everything; None if it did.
+        unreserved: why no space could be reserved when the last file was begun; empty if it was.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class CaptureFile:
         """
         self.paths: list[Path] = []
         self.failure: OSError | None = None
+        self.unreserved = ""
         self._first = path
         self._comments = tuple(comments)
         self._max_size = max_size
@@ -211,10 +213,13 @@ class CaptureFile:
             header = section_header(
                 application=APPLICATION, os=os.uname().release, comments=self._comments
             ) + interface_description(_INTERFACE)
-            with suppress(OSError):
+            self.unreserved = ""
+            try:
                 if preallocate:
                     reserve(file, 0, preallocate)
                     self._reserved = preallocate
+            except OSError as error:
+                self.unreserved = error.strerror or str(error)
             self._position = self._header_size = os.pwrite(file, header, 0)
             if self._header_size < len(header):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

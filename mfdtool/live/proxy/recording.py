@@ -141,6 +141,7 @@ class Recording:
             max_files=options.max_files,
             preallocate=options.preallocate,
         )
+        self._unreserved = self._file.unreserved
         self._store = Store(options.buffer, blocks=blocks)
         self._writer = Writer(self._file, self._store.release, blocks=blocks)
         self._lock = Lock()
@@ -155,6 +156,11 @@ class Recording:
     def paths(self) -> list[Path]:
         """The files written so far."""
         return list(self._file.paths)
+
+    @property
+    def unreserved(self) -> str:
+        """Why no space could be reserved before anything had to be fast; empty if it was."""
+        return self._unreserved
 
     @property
     def losses(self) -> Losses:

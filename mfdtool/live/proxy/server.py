@@ -184,8 +184,6 @@ class Proxy:
         """Stop listening; wait for the connections to end."""
         self.stop()
         self._acceptor.join()
-        self._listener.close()
-        remove_socket(self.options.listen)
         while not self.wait(_TICK):
             continue
 
@@ -216,6 +214,14 @@ class Proxy:
             return list(self._open.values())
 
     def _accept(self) -> None:
+        """Accept connections as long as any are wanted; whoever comes then is refused."""
+        try:
+            self._accept_all()
+        finally:
+            self._listener.close()
+            remove_socket(self.options.listen)
+
+    def _accept_all(self) -> None:
         favour(PUMPS)
         poller = select.poll()
         poller.register(self._listener, select.POLLIN)
