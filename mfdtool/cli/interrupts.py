@@ -11,17 +11,23 @@ from types import FrameType
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Take SIGTERM for an interrupt: whatever was started is ended then, and what is known shown.
+    """Take SIGTERM, and SIGHUP of a terminal that is closed, for an interrupt.
 
-    The first one counts, so that nothing interrupts the ending.
+    Whatever was started is ended then, and what is known shown. The first one counts, so that
+    nothing interrupts the ending. A SIGHUP that is ignored already (nohup) stays so.
     """
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {each: signal.signal(each, interrupt) for each in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -236,22 +236,23 @@ def test_usage(options: list[str], kernel: FakeKernel, tmp_path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGHUP])
 def test_record_ended_by_a_signal(
-    kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    signal_number: int, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The device runs again."""
     (device,) = kernel.devices
     number = kernel.inherit(device)
 
     def ended(fd: int, size: int) -> bytes:
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal_number)
         return b""
 
     monkeypatch.setattr(kernel, "read", ended)
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    before = signal.signal(signal_number, lambda *_: None)
     try:
         path = str(tmp_path / "state.pcapng")
         assert run(["record", "device", f"device-fd:{number}", "-w", path, "--yes"]) == 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal_number, before)
     assert device.state is DeviceState.RUNNING

@@ -227,8 +227,9 @@ def test_configs_of_all_captures(kernel: FakeKernel, capsys: pytest.CaptureFixtu
         assert "of the same kind of device, 4348:3253" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGHUP])
 def test_ended_by_a_signal_the_device_is_reset(
-    kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+    signal_number: int, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who handed the device on still has it open, so no close resets it."""
     (device,) = kernel.devices
@@ -237,13 +238,13 @@ def test_ended_by_a_signal_the_device_is_reset(
 
     def ended(fd: int, data: memoryview) -> int:
         taken = write(fd, data)
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal_number)
         return taken
 
     monkeypatch.setattr(kernel, "write", ended)
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    before = signal.signal(signal_number, lambda *_: None)
     try:
         assert replay(to=f"device-fd:{number}") == 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal_number, before)
     assert (device.state, device.fill) == (DeviceState.RUNNING, 0x5A)
