@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Final, TypeAlias
 
 from mfdtool.errors import ScheduleError
@@ -86,10 +87,13 @@ def read_acts(text: str, most: int = MAX_ACTS) -> tuple[Act, ...]:
     Raises:
         ScheduleError: it is no such text, or stands for more than ``most`` acts.
     """
-    return tuple(_acts(text, most))
+    # Nothing is repeated before all of the text is known to be short enough.
+    runs = list(_runs(text, most))
+    return tuple(chain.from_iterable(chain.from_iterable(repeat(*run) for run in runs)))
 
 
-def _acts(text: str, most: int) -> Iterator[Act]:
+def _runs(text: str, most: int) -> Iterator[tuple[list[Act], int]]:
+    """Give groups of acts, and how often each comes."""
     total = 0
     for item in _items(text):
         match = _ITEM.fullmatch(item)
@@ -100,8 +104,7 @@ def _acts(text: str, most: int) -> Iterator[Act]:
         total += count * len(group)
         if total > most:
             raise ScheduleError(f"the schedule has more than {most} steps")
-        for _ in range(count):
-            yield from group
+        yield group, count
 
 
 def _items(text: str) -> Iterator[str]:
