@@ -31,6 +31,7 @@ from mfdtool.workflows import bisect_alone, replay
 from mfdtool.workflows.replay import Plan
 from tests.support.captures import CAPTURES
 
+ROOT: Final = Path(__file__).parents[2]
 GOOD: Final = str(CAPTURES / "mtty-4ch-clean.pcap.gz")
 SMALL: Final = str(CAPTURES / "mtty-4ch-one-packet.pcap.gz")
 DEVICE: Final = "0000:00:05.0/vfio"
@@ -336,10 +337,11 @@ def is_running(pid: int) -> bool:
 def test_an_order_that_is_too_long_for_a_command(
     capsys: Capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(["explore", GOOD, "--faults", "set=1", "--jobs", "1", "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)["outcomes"]
-    (lowered,) = [each for each in found if each["name"] == "config-lowered"]
-    words = ["bisect", *shlex.split(lowered["reproduce"])[2:]]
+    """What the cookbook's exploration has found needs another order than the recorded one."""
+    text = (ROOT / "docs" / "cookbook" / "config-lowered.md").read_text()
+    found = next(line for line in text.splitlines() if "idx=0' --order" in line)
+    _, _, _, *options, schedule = shlex.split(found)
+    words = ["bisect", GOOD, *options, schedule]
     monkeypatch.setattr(replay, "_LONGEST_WORD", 100)
     monkeypatch.setattr(verdict, "_SCHEDULE_SHOWN", 30)
     assert run(words) == 0
@@ -349,7 +351,7 @@ def test_an_order_that_is_too_long_for_a_command(
     assert run([*words, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["reproduce"] is None
-    assert shown["whole_schedule"] == lowered["schedule"]
+    assert shown["whole_schedule"] == schedule
 
 
 def test_a_timeout_is_of_a_command(capsys: Capsys) -> None:

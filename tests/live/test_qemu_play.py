@@ -134,8 +134,9 @@ def test_receive_threads_that_gave_up_are_not_waited_for(fake: Fake) -> None:
     assert (played.outcome, played.not_acknowledged) == (Outcome.STALLED, ("multifd-1#4", "m#5"))
 
 
-def test_receive_threads_that_give_up_are_waited_for() -> None:
+def test_receive_threads_that_give_up_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing more is sent before they have: other channels would still be read."""
+    monkeypatch.setattr(playing, "_EXIT_SECONDS", 0.05)
     got: list[int] = []
 
     class Slow(Fake):

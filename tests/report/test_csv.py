@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 
 import pytest
 
@@ -15,11 +16,15 @@ from mfdtool.stream.frames import Frame
 from tests.support.captures import NAMES, decoded
 
 
-def cell(frame: Frame, name: str) -> str:
-    value = values(frame).get(name)
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else encode(value)
+def cells(frame: Frame, names: Sequence[str]) -> list[str]:
+    found = values(frame)
+    texts = []
+    for name in names:
+        value = found.get(name)
+        if value is None:
+            value = ""
+        texts.append(value if isinstance(value, str) else encode(value))
+    return texts
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -30,7 +35,7 @@ def test_rows_read_back(name: str) -> None:
     text = lines.header + "".join(map(lines.write, frames))
     header, *rows = csv.reader(io.StringIO(text, newline=""))
     assert tuple(header) == columns
-    assert rows == [[cell(frame, column) for column in columns] for frame in frames]
+    assert rows == [cells(frame, columns) for frame in frames]
 
 
 def test_default_columns() -> None:
