@@ -91,6 +91,7 @@ def input_options(function: Callback | None = None, *, vmdesc: str = "--vmdesc")
             multifd=multifd,
             page_size=page_size,
             description=None if description is None else read_description(description),
+            described_by=description,
         )
         return function(source=source, **rest)
 

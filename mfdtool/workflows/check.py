@@ -171,6 +171,8 @@ def words_of(
         words += ["--multifd", str(path)]
     if source.page_size is not None:
         words += ["--page-size", str(source.page_size)]
+    if source.described_by is not None:
+        words += ["--vmdesc", str(source.described_by)]
     words += ["--profile", destination.profile.name]
     for text in options.said:
         words += ["--destination", text]

@@ -33,9 +33,10 @@ _CAPTURES: Final = frozenset({Format.PCAP, Format.PCAPNG})
 class Input:
     """What to read: one capture (``-`` is standard input), or streams that were saved as files.
 
-    ``description`` is a vmdescription to go by instead of the streams' own; ``page_size`` is the
-    target page size where the streams do not tell it; ``limit`` bounds the temporary copy of a
-    compressed or piped input, in bytes.
+    ``description`` is a vmdescription to go by instead of the streams' own, ``described_by`` the
+    file that it came from, for the command that repeats a run; ``page_size`` is the target page
+    size where the streams do not tell it; ``limit`` bounds the temporary copy of a compressed or
+    piped input, in bytes.
     """
 
     capture: str | None = None
@@ -43,6 +44,7 @@ class Input:
     multifd: tuple[Path, ...] = ()
     page_size: int | None = None
     description: VmDescription | None = None
+    described_by: Path | None = None
     limit: int = DEFAULT_LIMIT
 
 

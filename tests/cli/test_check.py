@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,20 @@ def test_saved_streams(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     verdict = json.loads(capsys.readouterr().out)
     assert verdict["outcome"] == "completed"
     assert "--page-size 4096" in verdict["reproduce"]
+
+
+@pytest.mark.parametrize("command", ["check", "replay"])
+def test_command_that_repeats_it_has_the_vmdescription(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "kept desc.json"
+    assert run(["extract", vector("v01-inorder"), "--vmdesc", "-o", str(path)]) == 0
+    assert run([command, vector("v01-inorder"), "--vmdesc", str(path), "--json"]) == 0
+    verdict = json.loads(capsys.readouterr().out)
+    assert f"--vmdesc '{path}'" in verdict["reproduce"]
+    assert run([*shlex.split(verdict["reproduce"])[1:], "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["outcome"], again["reproduce"]) == (verdict["outcome"], verdict["reproduce"])
 
 
 def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
