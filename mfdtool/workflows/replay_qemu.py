@@ -129,7 +129,7 @@ def replay_into_qemu(ready: Prepared, options: QemuOptions) -> QemuReplayed:
         peer = None
         if options.launch is not None:
             peer = stack.enter_context(LaunchedQemu(_launch(plan, options.launch, uri_of(target))))
-        source = stack.enter_context(Source(dial_of(target)))
+        source = stack.enter_context(Source(dial_of(target), uri_of(target)))
         deadline = options.deadline
         played = play(ready.sends, source, peer, expected=ready.expected, deadline=deadline)
     messages = list(_messages(played.returned))

@@ -145,7 +145,8 @@ def test_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_nobody_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["replay", str(CAPTURES / "ram-zlib.pcap.gz"), "--to", f"qemu:unix:{tmp_path}/none"]
     assert run(words) == 5
-    assert "cannot connect: No such file or directory" in capsys.readouterr().err
+    wanted = f"cannot connect to unix:{tmp_path}/none: No such file or directory"
+    assert wanted in capsys.readouterr().err
 
 
 def test_socket_that_was_left_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,7 +158,7 @@ def test_socket_that_was_left_behind(tmp_path: Path, capsys: pytest.CaptureFixtu
         server.close()
         words = ["replay", str(CAPTURES / "ram-zlib.pcap.gz"), "--to", f"qemu:unix:{path}"]
         assert run(words) == 5
-    assert "cannot connect: Connection refused" in capsys.readouterr().err
+    assert f"cannot connect to unix:{path}: Connection refused" in capsys.readouterr().err
 
 
 def test_outcome_that_nobody_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -113,10 +113,11 @@ class Connection:
 class Source:
     """All connections of a migration; a context manager that closes them."""
 
-    def __init__(self, dial: Dial) -> None:
-        """Set up; nothing is connected yet."""
+    def __init__(self, dial: Dial, where: str = "") -> None:
+        """Set up; nothing is connected yet. ``where`` says to people what is dialled."""
         self.connections: dict[str, Connection] = {}
         self._dial = dial
+        self._where = f" to {where}" if where else ""
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -139,7 +140,8 @@ class Source:
         try:
             link = self._dial()
         except OSError as error:
-            raise SinkError(f"{name}: cannot connect: {error.strerror or error}") from error
+            reason = error.strerror or error
+            raise SinkError(f"{name}: cannot connect{self._where}: {reason}") from error
         self._stack.callback(link.close)
         self.connections[name] = Connection(name, link)
 
