@@ -49,6 +49,7 @@ def explore_json(explored: Explored) -> dict[str, Any]:
         "worst_queue": {
             "bytes": worst.bytes,
             "device": worst.device or None,
+            "limited": _is_limited(explored),
             "schedule": worst.schedule or None,
             "faults": list(found.worst_faults),
             "reproduce": explored.worst or None,
@@ -128,11 +129,8 @@ def explore_text(explored: Explored) -> list[str]:
         lines += [] if confirmed is None else _confirmed_text(confirmed)
     worst = found.worst
     if worst.bytes:
-        limit = f"so x-migration-max-queued-buffers-size must be at least {worst.bytes}"
-        if not PROFILES[explored.profile].has_queue_limit:
-            limit = f"to which QEMU {explored.profile} sets no limit"
         waiting = f"{count_text(worst.bytes, 'byte')} wait for {worst.device}"
-        lines += ["", f"deepest queue: {waiting}, {limit}:"]
+        lines += ["", f"deepest queue: {waiting}, {_limit_text(explored)}:"]
         lines.append(f"  {explored.worst or _too_long(worst.schedule)}")
     lines += [
         "",
@@ -141,6 +139,23 @@ def explore_text(explored: Explored) -> list[str]:
         " --json lists the others)",
     ]
     return lines
+
+
+def _is_limited(explored: Explored) -> bool:
+    """Whether runs ended at the destination's limit, so that more could have waited."""
+    return explored.found.worst.bytes > explored.max_queued
+
+
+def _limit_text(explored: Explored) -> str:
+    if not PROFILES[explored.profile].has_queue_limit:
+        return f"to which QEMU {explored.profile} sets no limit"
+    if _is_limited(explored):
+        return (
+            f"where max-queued={explored.max_queued} ends it; how much"
+            " x-migration-max-queued-buffers-size must be, explore tells without max-queued"
+        )
+    size = explored.found.worst.bytes
+    return f"so x-migration-max-queued-buffers-size must be at least {size}"
 
 
 def _too_long(schedule: str) -> str:

@@ -114,6 +114,7 @@ class Explored:
         reproduce: the command that replays each outcome's witness, in their order; empty where the
             schedule does not fit into a command line.
         worst: the same for the deepest queue.
+        max_queued: what the destination lets wait for a load thread, at which runs end.
         confirmed: what a real destination makes of each outcome's witness, in their order; fewer
             if somebody stopped it; None if it was not asked.
     """
@@ -129,6 +130,7 @@ class Explored:
     seconds: float
     reproduce: tuple[str, ...]
     worst: str
+    max_queued: int
     confirmed: tuple[Confirmed, ...] | None = None
 
 
@@ -172,6 +174,7 @@ def explore(reading: Reading, options: ExploreOptions, tell: Tell | None = None)
             _replay(words, witness.schedule, witness.faults) for witness in found.outcomes
         ),
         worst=_replay(words, found.worst.schedule, found.worst_faults),
+        max_queued=destination.max_queued,
         confirmed=confirmed,
     )
 

@@ -104,6 +104,23 @@ def test_what_can_go_wrong_is_found_from_a_good_recording(
         assert name in {each["name"] for each in judged["findings"]}
 
 
+def test_limit_of_the_queue_hides_what_it_must_be(capsys: Capsys) -> None:
+    words = [CLEAN, "--jobs", "1", "--profile", "10.2"]
+    worst = explored(capsys, *words)["worst_queue"]
+    assert (worst["bytes"], worst["limited"]) == (4204, False)
+    assert run(["explore", *words]) == 0
+    said = "so x-migration-max-queued-buffers-size must be at least 4204:"
+    assert said in capsys.readouterr().out
+    words += ["--destination", "max-queued=20"]
+    worst = explored(capsys, *words, status=1)["worst_queue"]
+    assert 20 < worst["bytes"] < 4204
+    assert worst["limited"]
+    assert run(["explore", *words]) == 1
+    out = capsys.readouterr().out
+    assert "where max-queued=20 ends it; how much" in out
+    assert "at least" not in out
+
+
 def test_broken_recording(capsys: Capsys) -> None:
     found = explored(capsys, str(VECTORS / "v05-missing-3.pcap.gz"), "--jobs", "1", status=1)
     assert {each["outcome"] for each in found["outcomes"]} == {"stalled"}
