@@ -274,7 +274,8 @@ function proto.dissector(tvb, pinfo, tree)
   return dissect(tvb, pinfo, tree)
 end
 
--- By the magic that a channel begins with
+-- By the magic that a channel begins with; a preempt channel has none, but it goes where the main
+-- channel goes
 
 local function is_beginning(tvb, pinfo)
   local size = tvb:captured_len()
@@ -287,8 +288,14 @@ local function is_beginning(tvb, pinfo)
   return (magic == K.QEMU_VM_FILE_MAGIC or magic == K.MULTIFD_MAGIC) and version <= 255
 end
 
+local function is_preempt(tvb, pinfo)
+  local _, target = end_of(pinfo)
+  return servers[target] ~= nil and last(tcp_seq) == 1
+    and is_first_page({ tvb = tvb, base = 0, limit = tvb:captured_len() })
+end
+
 local function heuristic(tvb, pinfo, tree)
-  if not is_beginning(tvb, pinfo) then return false end
+  if not is_beginning(tvb, pinfo) and not is_preempt(tvb, pinfo) then return false end
   pinfo.conversation = proto
   dissect(tvb, pinfo, tree)
   return true
