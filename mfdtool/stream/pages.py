@@ -81,6 +81,10 @@ class PageExtractor(Extractor):
     def wanted(self) -> str:
         """List the RAM blocks."""
         blocks = ", ".join(self._blocks) or "none"
+        inside = self._offset % (self._page_size or X86_PAGE_SIZE)
+        if inside and self._block in self._blocks:
+            begin = f"{self._block}:{self._offset - inside:#x}"
+            return f"no page begins at {self._name}; the one that has it begins at {begin}"
         return f"page {self._name} was not transferred; pages of these RAM blocks were: {blocks}"
 
     def _packet(self, frame: Frame, packet: MultiFDPacketCounts) -> None:

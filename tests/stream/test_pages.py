@@ -59,6 +59,15 @@ def test_not_transferred() -> None:
     )
 
 
+def test_offset_inside_a_page() -> None:
+    extractor = PageExtractor(0, "pc.ram", 0x1234)
+    assert take(extractor, [Maker().pages([0x1000], content=ONE)]) == []
+    assert not extractor.found
+    assert extractor.wanted() == (
+        "no page begins at pc.ram:0x1234; the one that has it begins at pc.ram:0x1000"
+    )
+
+
 def test_missing_bytes() -> None:
     make = Maker()
     frame = make.pages([0x1000], content=ONE, hole=Span(1344 + 100, 1344 + 114))
