@@ -114,6 +114,11 @@ class Judge:
             return OutcomeClass(Outcome.STALLED, stall.rule, device)
         return OutcomeClass(Outcome.STALLED, *blame)
 
+    def is_cut(self, state: State, number: int) -> bool:
+        """Tell whether a device's config was loaded although data was sent that lies behind it."""
+        device = state.devices[number]
+        return device.config_loaded and UNKNOWN_LAST > device.last < self._last_idx[number]
+
     def _loss(self, state: State) -> Blame:
         """Say what a guest that runs has lost without a word.
 
@@ -126,7 +131,7 @@ class Judge:
         for spec, device in zip(specs, state.devices, strict=True):
             if device.reset:
                 return Blame("device-reset", spec.idstr)
-        for spec, device, last in zip(specs, state.devices, self._last_idx, strict=True):
-            if device.config_loaded and UNKNOWN_LAST > device.last < last:
+        for number, spec in enumerate(specs):
+            if self.is_cut(state, number):
                 return Blame("data-behind-config", spec.idstr)
         return NO_BLAME

@@ -99,6 +99,22 @@ def _switchover_missing(judged: Judged, destination: Destination) -> str:
     )
 
 
+def _device_reset(judged: Judged, destination: Destination) -> str:
+    """Say which config packet was taken for the last one although data lies behind it."""
+    if judged.signature.lack != "behind":
+        return ""
+    number = _device(judged, destination)
+    device = judged.run.state.devices[number]
+    came = [moment for moment, _ in _packets(judged, destination, number)]
+    channels = [_channel(moment) for moment in came if _packet(moment).is_config]
+    where = f" on {channels[0]}" if channels else ""
+    return (
+        f"config packet idx {device.last}{where} ends the data of"
+        f" {judged.signature.kind.device}, of which more was sent: the device got"
+        f" {device.intake.size} bytes and cannot run with them"
+    )
+
+
 def _device(judged: Judged, destination: Destination) -> int:
     idstr = judged.signature.kind.device
     return next(
@@ -141,6 +157,7 @@ def _place(moment: Moment) -> str:
 
 _EXPLANATIONS: Final[Mapping[str, Explain]] = {
     "config-lowered": _config_lowered,
+    "device-reset": _device_reset,
     "idx-duplicate": _duplicate,
     "device-unfinished": _unfinished,
     "switchover-missing": _switchover_missing,

@@ -2,8 +2,9 @@
 """When two failures are the same one: the same outcome, the same rule, the same device.
 
 A device whose load thread waits for ever can do so for three reasons, and these are not the same:
-nothing of it arrived, an idx is missing between others, or the config is. And a destination may
-wait for ever because of an error that it has recorded: then that is the same one, too.
+nothing of it arrived, an idx is missing between others, or the config is. One that is reset lacks
+what lies behind its config, other data, the config, or all. And a destination may wait for ever
+because of an error that it has recorded: then that is the same one, too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mfdtool.schedule.trace import Trace
 
 _UNFINISHED: Final = "device-unfinished"
+_RESETS: Final = frozenset({"device-reset", "device-reset-fails"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Signature:
 
     Attributes:
         kind: outcome, rule and device.
-        lack: what a device that waits for ever lacks; empty otherwise.
+        lack: what a device lacks that waits for ever or is reset; empty otherwise.
         error: the rule for which an error was recorded before a stall; empty if none was.
     """
 
@@ -101,19 +103,32 @@ def judge(
         return False
 
     run = replay(trace, destination, schedule, digests=False, watch=watch, sink=sink)
-    kind = Judge(trace, destination).judge(run.state, blame)
+    judges = Judge(trace, destination)
+    kind = judges.judge(run.state, blame)
     error = blame.rule if kind.outcome is Outcome.STALLED and blame.rule != kind.rule else ""
-    return Judged(run, Signature(kind, _lack(destination, kind, run.state), error), tuple(moments))
+    lack = _lack(destination, kind, judges, run.state)
+    return Judged(run, Signature(kind, lack, error), tuple(moments))
 
 
-def _lack(destination: Destination, kind: OutcomeClass, state: State) -> str:
-    if kind.rule != _UNFINISHED:
-        return ""
-    specs = zip(destination.devices, state.devices, strict=True)
-    return next((_of(device) for spec, device in specs if spec.idstr == kind.device), "")
+def _lack(destination: Destination, kind: OutcomeClass, judges: Judge, state: State) -> str:
+    for number, spec in enumerate(destination.devices):
+        device = state.devices[number]
+        if spec.idstr != kind.device:
+            continue
+        if kind.rule == _UNFINISHED:
+            return _of_unfinished(device)
+        if kind.rule in _RESETS:
+            return "behind" if judges.is_cut(state, number) else _of_reset(device)
+    return ""
 
 
-def _of(device: Device) -> str:
+def _of_unfinished(device: Device) -> str:
     if device.last != UNKNOWN_LAST or any(idx > device.cur for idx in device.slots):
         return "idx"
     return "config" if device.cur else "everything"
+
+
+def _of_reset(device: Device) -> str:
+    if device.config_loaded:
+        return "data"
+    return "config" if device.intake.size else "everything"

@@ -35,6 +35,10 @@ LOWERED: Final = (
     "mfd1:cecfbc4e18ca:steps:2x2+1+0+3+m,m,2xs,30xm,18x2,16x1,18x0,22x3,8xm,2,1,2x0,2x3,2x1,"
     "2xd0,2x2,m,3,d0"
 )
+EARLY: Final = (
+    "mfd1:fa23fc27b112:steps:2,1,0,3,3xm,2,1,0,3,2xs,30xm,18x2,16x1,18x0,22x3,8xm,2,1,2x0,2x3,2x2,"
+    "2x1,100xm,2x3,6xd0,m"
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,13 @@ CASES: Final = {
         (f"duplicate:{DEVICE}2",),
         (f"duplicate:{DEVICE}2",),
         "idx 2 arrives twice: on multifd-0#22, then on multifd-0#23",
+    ),
+    "config-too-early": Case(
+        (f"set:{DEVICE}5:idx=2",),
+        (f"set:{DEVICE}5:idx=2",),
+        "config packet idx 2 on multifd-3 ends the data of 0000:00:05.0/vfio, of which more was"
+        " sent: the device got 56 bytes and cannot run with them",
+        EARLY,
     ),
     "error-before-a-stall": Case(
         (f"truncate:{DEVICE}3:288",),
