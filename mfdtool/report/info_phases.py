@@ -120,11 +120,14 @@ def switchover_lines(migration: MigrationSummary) -> Iterator[str]:
     ready = "no device had initial data to wait for"
     if last is not None and last.sent_ns is not None:
         name = device_text(last.key.idstr)
-        ready = f"{name} was the last with INIT_DATA_SENT, at {offset_text(last.sent_ns, start)}"
+        at = "" if start < 0 else f", at {offset_text(last.sent_ns, start)}"
+        ready = f"{name} was the last with INIT_DATA_SENT{at}"
     if summary.ack_ns is not None:
         yield f"SWITCHOVER_ACK at {offset_text(summary.ack_ns, start)}; {ready}"
         return
-    yield f"no SWITCHOVER_ACK; {ready}"
+    is_heard = any(channel.kind is ChannelKind.RETURN_PATH for channel in migration.channels)
+    ack = "no SWITCHOVER_ACK" if is_heard else "SWITCHOVER_ACK unknown, no return path in the input"
+    yield f"{ack}; {ready}"
     for key in summary.lacking:
         yield f"blocked by {device_text(key.idstr)}, which has sent no INIT_DATA_SENT"
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from mfdtool.report.info_phases import (
     phase_lines,
@@ -12,16 +13,31 @@ from mfdtool.report.info_phases import (
     switchover_json,
     switchover_lines,
 )
+from mfdtool.stream.channel import ChannelKind
 from mfdtool.stream.frames import Frame, Kind, Section
 from mfdtool.stream.migration import Migration
 from mfdtool.stream.recognition import Evidence, Recognition
-from mfdtool.stream.summary import MigrationSummary, SummaryCollector
+from mfdtool.stream.summary import ChannelSummary, MigrationSummary, SummaryCollector
 from mfdtool.stream.values import MarkerRecord, ReturnPathRecord
 from mfdtool.wire.constants import ReturnPathType, VFIOMarker
 from mfdtool.wire.return_path import ReturnPathMessage
 from tests.support.made_frames import DEVICE, SECTION, Maker
 
 OTHER = Section(39, "0000:00:06.0/vfio", 0, 1)
+RETURN_PATH = ChannelSummary(
+    name="return-path",
+    kind=ChannelKind.RETURN_PATH,
+    client=None,
+    from_start=True,
+    bytes=8,
+    gap_bytes=0,
+    undecoded_bytes=0,
+    frames=1,
+    incomplete=0,
+    first_ns=0,
+    last_ns=0,
+    end=None,
+)
 
 
 def summarise(frames: Iterable[Frame]) -> MigrationSummary:
@@ -44,16 +60,25 @@ def waiting(make: Maker) -> list[Frame]:
 
 
 def test_blocked_switchover() -> None:
-    found = summarise(waiting(Maker()))
-    # Made frames are of no channel that has times: those shown are as they are.
+    found = replace(summarise(waiting(Maker())), channels=(RETURN_PATH,))
     lines = list(switchover_lines(found))
-    assert lines[0].startswith(f"no SWITCHOVER_ACK; {DEVICE} was the last with INIT_DATA_SENT, at ")
+    assert lines[0] == f"no SWITCHOVER_ACK; {DEVICE} was the last with INIT_DATA_SENT, at 0.004000"
     assert lines[1:] == [f"blocked by {OTHER.idstr}, which has sent no INIT_DATA_SENT"]
     found_json = switchover_json(found.standstill)
     assert found_json["blocked_by"] == [OTHER.idstr]
     assert found_json["ack"] is None
     assert [device["at"] for device in found_json["devices"]] == ["0.004000000", None]
     assert found_json["downtime"] is None
+
+
+def test_return_path_that_is_not_in_the_input() -> None:
+    # Nor has it times.
+    lines = list(switchover_lines(summarise(waiting(Maker()))))
+    assert lines == [
+        "SWITCHOVER_ACK unknown, no return path in the input;"
+        f" {DEVICE} was the last with INIT_DATA_SENT",
+        f"blocked by {OTHER.idstr}, which has sent no INIT_DATA_SENT",
+    ]
 
 
 def test_waiting_that_nothing_shows() -> None:
