@@ -213,8 +213,12 @@ def command(
         write_all([json.dumps(explore_json(explored), indent=2), "\n"])
     else:
         write_all(f"{line}\n" for line in explore_text(explored))
+    if explored.unsaved:
+        click.echo(f"mfdtool: {explored.unsaved}; the checkpoint is an older one", err=True)
     if explored.is_interrupted:
         return ExitStatus.INTERRUPTED
+    if explored.unsaved:
+        return ExitStatus.INPUT
     confirmed = explored.confirmed or ()
     if any(each.failure for each in confirmed):
         return ExitStatus.LIVE

@@ -115,6 +115,7 @@ class Explored:
             schedule does not fit into a command line.
         worst: the same for the deepest queue.
         max_queued: what the destination lets wait for a load thread, at which runs end.
+        unsaved: why the checkpoint is not the latest; empty if it is.
         confirmed: what a real destination makes of each outcome's witness, in their order; fewer
             if somebody stopped it; None if it was not asked.
     """
@@ -131,6 +132,7 @@ class Explored:
     reproduce: tuple[str, ...]
     worst: str
     max_queued: int
+    unsaved: str
     confirmed: tuple[Confirmed, ...] | None = None
 
 
@@ -175,6 +177,7 @@ def explore(reading: Reading, options: ExploreOptions, tell: Tell | None = None)
         ),
         worst=_replay(words, found.worst.schedule, found.worst_faults),
         max_queued=destination.max_queued,
+        unsaved=run.unsaved,
         confirmed=confirmed,
     )
 
@@ -220,7 +223,9 @@ class _Run:
         self._picked = 0
         self._unclaimed: set[tuple[int, int]] = set()
         self._identity = self._identify()
+        self._was_saved = False
         self.is_interrupted = False
+        self.unsaved = ""
         self.skipped = 0
         self.seconds = 0.0
 
@@ -250,13 +255,15 @@ class _Run:
             is_broken = True
         self.seconds = time.monotonic() - self._begin
         if self._options.checkpoint is not None:
-            self._save(self._options.checkpoint)
+            self._save_again(self._options.checkpoint)
         if is_broken:
             raise SinkError(self._why_broken())
 
     def _why_broken(self) -> str:
         file = self._options.checkpoint
         known = "" if file is None else f"; what is known is in {file}, for --resume"
+        if self.unsaved:
+            known = f"; what was known when it was saved last is in {file} ({self.unsaved})"
         return f"a process that explores was killed, perhaps for lack of memory{known}"
 
     def _feed(self, submit: Callable[..., Future[Summary]], width: int) -> None:
@@ -306,7 +313,7 @@ class _Run:
             states = sum(summary.states for summary in self._done.values())
             self._tell(len(self._done), states)
         if self._options.checkpoint is not None and now - self._saved >= _SAVE_SECONDS:
-            self._save(self._options.checkpoint)
+            self._save_again(self._options.checkpoint)
             self._saved = now
 
     # Jobs
@@ -370,8 +377,10 @@ class _Run:
         try:
             with path.open(encoding="utf-8") as file:
                 text = file.read(_MAX_CHECKPOINT)
-        except (OSError, UnicodeDecodeError) as error:
-            raise CaptureError("cannot be read", path=str(path)) from error
+        except OSError as error:
+            raise CaptureError(error.strerror or "cannot be read", path=str(path)) from error
+        except UnicodeDecodeError as error:
+            raise CaptureError("not a checkpoint", path=str(path)) from error
         known = read_checkpoint(text)
         if known.identity != self._identity:
             raise ScheduleError(
@@ -381,6 +390,18 @@ class _Run:
         self._splits = known.splits
         self._done = {summary.key: summary for summary in known.done}
         self._unclaimed = set(self._done)
+
+    def _save_again(self, path: Path) -> None:
+        """Write the checkpoint; if it could be written before, a failure ends nothing."""
+        try:
+            self._save(path)
+        except CaptureError as error:
+            if not self._was_saved:
+                raise
+            self.unsaved = str(error)
+        else:
+            self._was_saved = True
+            self.unsaved = ""
 
     def _save(self, path: Path) -> None:
         """Write the checkpoint; the old one is there until the new one is whole."""

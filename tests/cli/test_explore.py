@@ -291,9 +291,30 @@ def test_checkpoints_of_others_are_refused(tmp_path: Path, capsys: Capsys) -> No
     assert run(["explore", SMALL, "--jobs", "1", "--resume", str(file)]) == 3
     assert "no checkpoint" in capsys.readouterr().err
     assert run(["explore", SMALL, "--jobs", "1", "--resume", str(tmp_path / "no")]) == 3
+    assert "/no: No such file" in capsys.readouterr().err
     where = str(tmp_path / "no" / "file")
     assert run(["explore", SMALL, "--jobs", "1", "--checkpoint", where]) == 3
     assert "No such file" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up_costs_no_result(
+    tmp_path: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "explored.json"
+    written = iter([False])
+
+    def sync(descriptor: int) -> None:
+        del descriptor
+        if next(written, True):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    assert run(["explore", SMALL, "--jobs", "1", "--checkpoint", str(file)]) == 3
+    out, err = capsys.readouterr()
+    assert out.startswith("explored 2 of 2 orders of device packets, complete\n")
+    assert err == f"mfdtool: {file}: No space left on device; the checkpoint is an older one\n"
+    monkeypatch.undo()
+    assert run(["explore", SMALL, "--jobs", "1", "--resume", str(file)]) == 0
 
 
 @pytest.mark.parametrize(
