@@ -52,10 +52,16 @@ def command(
     if sum((as_json, trace, log is not None)) > 1:
         raise click.UsageError("--json, --trace and --against exclude each other.")
     said, texts = destination
-    options = CheckOptions(profile=profile, destination=said, said=texts, migration=migration)
+    options = CheckOptions(
+        profile=profile,
+        destination=said,
+        said=texts,
+        migration=migration,
+        fail_on=Severity(fail_on),
+    )
     with reading_of(source, keep_extents=True) as reading:
         checked = check(reading, options)
-        is_bad = any(found.verdict.is_bad(Severity(fail_on)) for found in checked)
+        is_bad = any(found.verdict.is_bad(options.fail_on) for found in checked)
         if log is not None:
             if len(checked) > 1:
                 raise click.UsageError("name the --migration that --against is about.")

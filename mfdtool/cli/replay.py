@@ -226,7 +226,11 @@ def command(
     said, texts = destination
     options = ReplayOptions(
         destination=CheckOptions(
-            profile=profile, destination=said, said=texts, migration=migration
+            profile=profile,
+            destination=said,
+            said=texts,
+            migration=migration,
+            fail_on=Severity(fail_on),
         ),
         order=order,
         pace=None if pace is None else Pace(pace),

@@ -19,6 +19,7 @@ from mfdtool.replay.against import Divergence, compare
 from mfdtool.replay.driver import Priority, drive, replay
 from mfdtool.replay.log import parse_log
 from mfdtool.replay.verdict import Verdict, explanation, verdict_of
+from mfdtool.rules import Severity
 from mfdtool.schedule.observation import observations_of
 from mfdtool.schedule.schedule import Pace, Schedule
 from mfdtool.schedule.trace import Trace, trace_of
@@ -46,12 +47,14 @@ class CheckOptions:
         destination: what was said of it.
         said: the same as text, to repeat it.
         migration: the only one to check; None for all.
+        fail_on: how severe a finding has to be to count, to repeat it.
     """
 
     profile: str = AUTO
     destination: DestinationOptions = field(default_factory=DestinationOptions)
     said: tuple[str, ...] = ()
     migration: int | None = None
+    fail_on: Severity = Severity.ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,8 @@ def words_of(
         words += ["--destination", text]
     if len(reading.decoder.migrations) > 1:
         words += ["--migration", str(migration)]
+    if options.fail_on is not Severity.ERROR:
+        words += ["--fail-on", options.fail_on.value]
     return words
 
 

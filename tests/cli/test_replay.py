@@ -474,8 +474,13 @@ def test_several_migrations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize(("threshold", "status"), [("error", 0), ("note", 1)])
-def test_fail_on(threshold: str, status: int) -> None:
-    assert run(["replay", CLEAN, "--fail-on", threshold]) == status
+@pytest.mark.parametrize("command", ["check", "replay"])
+def test_fail_on(
+    command: str, threshold: str, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([command, CLEAN, "--fail-on", threshold, "--json"]) == status
+    again = shlex.split(json.loads(capsys.readouterr().out)["reproduce"])
+    assert run(again[1:]) == status
 
 
 @pytest.mark.parametrize("order", ["random:7", "pct:7,3"])
