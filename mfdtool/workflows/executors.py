@@ -6,6 +6,7 @@ All of them are :class:`concurrent.futures.Executor`.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import re
@@ -14,7 +15,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Event
 from threading import Thread
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -28,8 +28,11 @@ ADDRESS: Final = re.compile(r"(?:tcp|tls)://(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]
 
 _CONNECT_SECONDS: Final = 10
 
-_told_to_stop: list[Event] = []
-"""In a worker process: what its parent sets when it does not want to wait."""
+_told_to_stop: list[ctypes.c_bool] = []
+"""In a worker process: what its parent sets when it does not want to wait.
+
+It is memory without a lock: a worker that is killed while it holds one would keep it for ever.
+"""
 
 
 class Inline(Executor):
@@ -47,7 +50,7 @@ class Inline(Executor):
 
 def is_told_to_stop() -> bool:
     """Whether whoever gave this job does not wait for it any more."""
-    return any(event.is_set() for event in _told_to_stop)
+    return any(told.value for told in _told_to_stop)
 
 
 @contextmanager
@@ -70,18 +73,18 @@ def executor_for(*, jobs: int, cluster: str | None = None) -> Iterator[tuple[Exe
 @contextmanager
 def _processes(jobs: int) -> Iterator[Executor]:
     context = multiprocessing.get_context("forkserver")
-    stop = context.Event()
+    stop = context.RawValue(ctypes.c_bool)
     end, ours = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(stop, end))
     with end, ours:
         try:
             yield pool
         finally:
-            stop.set()
+            stop.value = True
             pool.shutdown(cancel_futures=True)
 
 
-def _begin(stop: Event, parent: Connection) -> None:
+def _begin(stop: ctypes.c_bool, parent: Connection) -> None:
     """Begin a worker: an interrupt is the parent's business, which then says so.
 
     ``parent`` is an end of a pipe whose other end only the parent has. The worker ends with it,

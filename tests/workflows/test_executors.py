@@ -3,8 +3,16 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import sys
 from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import count
+from threading import Thread
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -48,6 +56,44 @@ def test_processes() -> None:
         assert width == 2
         check(executor)
         assert executor.submit(is_told_to_stop).result(timeout=60) is False
+
+
+def killed_while_asking(step: int) -> bool:
+    """Ask whether to stop, and die at a step of that; give the answer if there are fewer."""
+    steps = count()
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        del frame, event, argument
+        if next(steps) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        return is_told_to_stop()
+    finally:
+        sys.settrace(None)
+
+
+def test_nobody_waits_for_what_a_killed_process_was_at() -> None:
+    """Workers ask all the time, so one of them may be killed anywhere in it."""
+    deaths: list[int] = []
+
+    def work_until_killed() -> None:
+        for step in count():
+            with executor_for(jobs=2) as (executor, _):
+                try:
+                    assert executor.submit(killed_while_asking, step).result(timeout=60) is False
+                except BrokenProcessPool:
+                    deaths.append(step)
+                    continue
+            return
+
+    worker = Thread(target=work_until_killed, daemon=True)
+    worker.start()
+    worker.join(600)
+    assert not worker.is_alive(), f"it hangs behind step {len(deaths)}"
+    assert deaths
 
 
 def test_cluster() -> None:
