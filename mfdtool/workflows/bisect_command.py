@@ -7,13 +7,14 @@ import os
 import shlex
 import signal
 import subprocess
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
 from mfdtool.errors import SinkError
 from mfdtool.explore.bisect import Candidate, Cause
 from mfdtool.explore.reproduction import reproduction_of
 from mfdtool.explore.shrink import units_of, without
+from mfdtool.live.interrupts import interrupts_held
 from mfdtool.schedule.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -101,21 +102,25 @@ class CommandTester:
 
         It is ended then with all that it has started, and so it is if somebody stops us.
         """
-        with subprocess.Popen(
-            f"{self._command} {shlex.quote(str(self._path))}",
-            shell=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        ) as process:
+        with ExitStack() as stack:
+            with interrupts_held():
+                process = stack.enter_context(
+                    subprocess.Popen(
+                        f"{self._command} {shlex.quote(str(self._path))}",
+                        shell=True,
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        start_new_session=True,
+                    )
+                )
+                stack.callback(_kill, process)
             try:
-                return process.wait(self._timeout)
+                status = process.wait(self._timeout)
             except subprocess.TimeoutExpired:
-                _kill(process)
                 return None
-            except BaseException:
-                _kill(process)
-                raise
+            # What it has left behind on purpose may stay.
+            stack.pop_all()
+            return status
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

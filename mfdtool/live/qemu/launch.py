@@ -17,6 +17,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from mfdtool.errors import SinkError
+from mfdtool.live.interrupts import interrupts_held
 from mfdtool.live.qemu.monitor import Monitor
 
 if TYPE_CHECKING:
@@ -145,20 +146,24 @@ class LaunchedQemu:
         log, log_end = os.pipe()
         trace = os.fdopen(log, "rb")
         try:
-            self._process = subprocess.Popen(
-                [*words, "-D", f"/proc/self/fd/{log_end}"],
-                pass_fds=(log_end,),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
+            with interrupts_held():
+                self._process = subprocess.Popen(
+                    [*words, "-D", f"/proc/self/fd/{log_end}"],
+                    pass_fds=(log_end,),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                )
+                stack.callback(self._kill)
         except OSError as error:
             trace.close()
             raise SinkError(f"{words[0]}: {error.strerror}") from error
+        except BaseException:
+            trace.close()
+            raise
         finally:
             os.close(log_end)
-        stack.callback(self._kill)
         assert self._process.stderr is not None
         for pipe, lines in ((trace, self._trace), (self._process.stderr, self._errors)):
             self._readers.append(Thread(target=_read, args=(pipe, lines), daemon=True))
