@@ -97,7 +97,7 @@ def listen(address: Address) -> socket.socket:
             return _listen_unix(address.path)
         return _listen_tcp(address)
     except OSError as error:
-        raise SinkError(f"cannot listen on {address}: {error.strerror}") from error
+        raise SinkError(f"cannot listen on {address}: {error.strerror or error}") from error
 
 
 def connect(address: Address, *, timeout: float | None = None) -> socket.socket:

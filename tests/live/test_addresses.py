@@ -101,3 +101,12 @@ def test_nobody_there(tmp_path: Path) -> None:
         connect(address)
     with pytest.raises(SinkError, match=r"cannot connect to unix:.*No such file"):
         connect(UnixAddress(str(tmp_path / "none")))
+
+
+def test_a_path_that_no_unix_socket_can_have() -> None:
+    """The system is not even asked, so there is no error number."""
+    address = UnixAddress(f"/tmp/{'x' * 200}")
+    with pytest.raises(SinkError, match=r"cannot listen on unix:.*: .*path too long$"):
+        listen(address)
+    with pytest.raises(SinkError, match=r"cannot connect to unix:.*: .*path too long$"):
+        connect(address)
