@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 
@@ -13,3 +15,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what commands print into the transcripts of tests/golden",
     )
+
+
+def pytest_configure() -> None:
+    """Have signals that end tests' programs arrive, also where whoever started this ignores them.
+
+    A shell does so for what it runs in the background, and nohup.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, cycle
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -30,6 +30,7 @@ from mfdtool.stream.frames import Kind
 from mfdtool.workflows import bisect_alone, replay
 from mfdtool.workflows.replay import Plan
 from tests.support.captures import CAPTURES
+from tests.support.proxying import wait_for
 
 ROOT: Final = Path(__file__).parents[2]
 GOOD: Final = str(CAPTURES / "mtty-4ch-clean.pcap.gz")
@@ -293,16 +294,33 @@ def test_an_empty_command(judge: str, capsys: Capsys) -> None:
 
 
 def test_a_command_that_takes_too_long_ends_with_all_it_has_started(
-    tmp_path: Path, capsys: Capsys
+    tmp_path: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pids = tmp_path / "pids"
+    pids.touch()
+
+    class Watched(subprocess.Popen[bytes]):
+        """Has had its time when it sleeps, however busy the machine is."""
+
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            self.before = pids.read_text()
+            super().__init__(*arguments, **named)
+
+        def wait(self, timeout: float | None = None) -> int:
+            if timeout == 1:
+                wait_for(lambda: self.poll() is not None or pids.read_text() != self.before)
+                timeout = 0
+            return super().wait(timeout)
+
+    monkeypatch.setattr(subprocess, "Popen", Watched)
     # The shell waits for a process of its own, as it has something to do behind it.
     script = f"sh -c 'grep -q 00:05.0/vfio $0 || exit 0; sleep 600 & echo $! >> {pids}; wait'"
     assert run(["bisect", SMALL, "--run", script, "--timeout", "1", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["packets"]) == 1
     started = [int(line) for line in pids.read_text().split()]
     assert started
-    assert not [pid for pid in started if is_running(pid)]
+    # A process that is killed ends when it gets a core.
+    wait_for(lambda: not any(map(is_running, started)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -323,7 +341,7 @@ def test_an_interrupt_ends_the_command(number: signal.Signals, tmp_path: Path) -
             assert process.wait(timeout=60) == 130
         finally:
             process.kill()
-    assert not is_running(int(pids.read_text()))
+    wait_for(lambda: not is_running(int(pids.read_text())))
 
 
 def is_running(pid: int) -> bool:

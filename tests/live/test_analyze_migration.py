@@ -42,7 +42,7 @@ def test_says_the_same(
         capture_output=True,
         stdin=subprocess.DEVNULL,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     assert run(["extract", "--main", str(plain), "--vmstate"]) == 0
     assert capfd.readouterr().out == result.stdout == state(name)
