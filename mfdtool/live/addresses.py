@@ -96,8 +96,8 @@ def listen(address: Address) -> socket.socket:
         if isinstance(address, UnixAddress):
             return _listen_unix(address.path)
         return _listen_tcp(address)
-    except OSError as error:
-        raise SinkError(f"cannot listen on {address}: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:
+        raise SinkError(f"cannot listen on {address}: {why(error)}") from error
 
 
 def connect(address: Address, *, timeout: float | None = None) -> socket.socket:
@@ -118,10 +118,17 @@ def connect(address: Address, *, timeout: float | None = None) -> socket.socket:
         else:
             host = address.host or "localhost"
             connection = socket.create_connection((host, address.port), timeout=timeout)
-    except OSError as error:
-        raise SinkError(f"cannot connect to {address}: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:
+        raise SinkError(f"cannot connect to {address}: {why(error)}") from error
     connection.settimeout(None)
     return connection
+
+
+def why(error: OSError | UnicodeError) -> str:
+    """Say why an address is of no use; one that no name server could know is a `UnicodeError`."""
+    if isinstance(error, UnicodeError):
+        return "no host can have this name"
+    return error.strerror or str(error)
 
 
 def bound_address(listener: socket.socket) -> Address:
@@ -149,11 +156,17 @@ def _listen_tcp(address: TcpAddress) -> socket.socket:
     failure: OSError | None = None
     for family, _, _, _, name in found:
         try:
+            # Whole: in an IPv6 name the interface of a link-local address comes behind the port.
             return socket.create_server(
-                (name[0], name[1]),
+                name,
                 family=family,
                 backlog=BACKLOG,
-                dualstack_ipv6=not address.host and family == socket.AF_INET6,
+                dualstack_ipv6=(
+                    not address.host
+                    and family == socket.AF_INET6
+                    # A kernel without IPv6 has names of that family all the same.
+                    and socket.has_dualstack_ipv6()
+                ),
             )
         except OSError as error:
             failure = failure or error

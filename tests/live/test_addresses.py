@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,50 @@ def test_listening_and_connecting(host: str) -> None:
                 client.sendall(b"x")
                 assert accepted.recv(1) == b"x"
             assert client.gettimeout() is None
+
+
+def test_any_address_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel without IPv6 has no such sockets, but the name of any address in it."""
+
+    def create(family: int = -1, *rest: int, **more: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(97, "Address family not supported by protocol")
+        return original(family, *rest, **more)
+
+    original = socket.socket
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    monkeypatch.setattr(socket, "socket", create)
+    with listen(TcpAddress("", 0)) as listener:
+        assert listener.family == socket.AF_INET
+
+
+def test_a_link_local_address_keeps_its_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = ("fe80::1", 4444, 0, 7)
+    found = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", name)]
+    bound: list[object] = []
+
+    def create_server(address: object, **options: object) -> socket.socket:
+        bound.append(address)
+        return socket.socket()
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
+    monkeypatch.setattr(socket, "create_server", create_server)
+    listen(TcpAddress("fe80::1%eth0", 4444)).close()
+    assert bound == [name]
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64])
+def test_what_is_no_name_of_a_host(host: str) -> None:
+    address = TcpAddress(host, 4444)
+    with pytest.raises(SinkError, match=r"cannot listen on .*: no host can have this name"):
+        listen(address)
+    with pytest.raises(SinkError, match=r"cannot connect to .*: no host can have this name"):
+        connect(address)
+
+
+def test_a_path_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(SinkError, match="AF_UNIX path too long"):
+        listen(UnixAddress(str(tmp_path / ("s" * 120))))
 
 
 def test_a_unix_socket_left_behind_is_replaced(tmp_path: Path) -> None:

@@ -130,6 +130,12 @@ def test_nobody_listens(tmp_path: Path) -> None:
         assert raised.value.__cause__.errno == errno.ENOENT
 
 
+def test_what_is_no_name_of_a_host() -> None:
+    with Source(tcp("a..b", 4444)) as source, pytest.raises(SinkError) as raised:
+        source.open("main")
+    assert str(raised.value) == "main: cannot connect: no host can have this name"
+
+
 def test_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "qemu")
     with socket.socket(socket.AF_UNIX) as server:

@@ -16,6 +16,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final, Self
 
 from mfdtool.errors import SinkError
+from mfdtool.live.addresses import why
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -139,9 +140,8 @@ class Source:
         """
         try:
             link = self._dial()
-        except OSError as error:
-            reason = error.strerror or error
-            raise SinkError(f"{name}: cannot connect{self._where}: {reason}") from error
+        except (OSError, UnicodeError) as error:
+            raise SinkError(f"{name}: cannot connect{self._where}: {why(error)}") from error
         self._stack.callback(link.close)
         self.connections[name] = Connection(name, link)
 
