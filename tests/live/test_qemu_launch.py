@@ -46,6 +46,19 @@ def test_what_waits_otherwise(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "there is no command"),
+        ([QEMU, "-daemonize"], "with -daemonize nobody could watch it"),
+        ([QEMU, "--daemonize"], "with -daemonize nobody could watch it"),
+    ],
+)
+def test_what_cannot_be_ended(words: list[str], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        completed_command(words, "/run/m")
+
+
+@pytest.mark.parametrize(
     ("command", "told"),
     [
         (["/none/qemu"], "/none/qemu: there is no such program"),

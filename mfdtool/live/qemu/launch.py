@@ -54,10 +54,14 @@ def completed_command(command: Sequence[str], monitor: str) -> list[str]:
     """Add what a command line lacks: trace events, a monitor, and that QEMU waits.
 
     Raises:
-        ValueError: it waits for a migration, but not as it must.
+        ValueError: it is empty, waits for a migration but not as it must, or is not ours to end.
     """
     words = list(command)
+    if not words:
+        raise ValueError("there is no command")
     options = [word.removeprefix("-") if word.startswith("--") else word for word in words]
+    if "-daemonize" in options:
+        raise ValueError("with -daemonize nobody could watch it, nor end it")
     if "-incoming" in options:
         place = options.index("-incoming") + 1
         if words[place : place + 1] != ["defer"]:
