@@ -19,7 +19,8 @@ from mfdtool.cli.options import Said, destination_options, fail_on_option, input
 from mfdtool.cli.replay_qemu import check, compare_option, is_qemu, launch_options, replay_qemu
 from mfdtool.cli.status import ExitStatus
 from mfdtool.cli.vfio import opened
-from mfdtool.errors import ScheduleError
+from mfdtool.errors import ScheduleError, SinkError
+from mfdtool.live.fd_sink import is_open
 from mfdtool.live.targets import (
     MODEL_TARGET,
     ONE_DEVICE,
@@ -223,6 +224,8 @@ def command(
     qemu = QemuOptions(launch=launch, deadline=deadline, compare=compare)
     is_watched = steps is None or bool(steps) or until is not None or device is not None
     check(qemu, target, is_watched=is_watched)
+    # Files that are opened from now on may get its number.
+    is_inherited = not isinstance(target, FdTarget) or is_open(target.number)
     said, texts = destination
     options = ReplayOptions(
         destination=CheckOptions(
@@ -249,6 +252,8 @@ def command(
             return replay_qemu(
                 made, qemu, status=status, fail_on=Severity(fail_on), as_json=as_json, trace=trace
             )
+        if not is_inherited:
+            raise SinkError(f"{target}: Bad file descriptor: is it inherited?")
         stepper = _Stepper(made, steps, sys.stderr if as_json or trace else sys.stdout)
         with open_target(made, agreed=agreed) as sink:
             replayed = carry_out(made, sink=sink, show=stepper.show if stepper.is_wanted else None)

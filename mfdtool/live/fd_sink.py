@@ -122,6 +122,15 @@ class FdSink:
         return EIO
 
 
+def is_open(number: int) -> bool:
+    """Whether a descriptor is open: to be asked before any file of our own can get its number."""
+    try:
+        fcntl.fcntl(number, fcntl.F_GETFD)
+    except OSError:
+        return False
+    return True
+
+
 def what_of(idx: int | None) -> str:
     """Name a buffer; None is what came in the main stream."""
     return "data of the main stream" if idx is None else f"idx {idx}"

@@ -19,6 +19,7 @@ from mfdtool.fixtures.assemble import assemble
 from mfdtool.fixtures.captures import pcapng_bytes
 from mfdtool.fixtures.plan import Device, Plan
 from mfdtool.fixtures.segments import transmit
+from mfdtool.live.fd_sink import is_open
 from mfdtool.schedule.acts import Take
 from mfdtool.schedule.schedule import parse_schedule
 from mfdtool.wire.vfio import DeviceStateHeader
@@ -397,6 +398,16 @@ def test_one_of_several_devices(
     assert run([*target, "--device", "00:06.0"]) == 0
     assert f"into fd:{number}, the order is exact" in capsys.readouterr().out
     assert path.read_bytes() == extracted(tmp_path, HOLES, "00:06.0")
+
+
+def test_a_descriptor_that_only_mfdtool_has(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own files get the lowest numbers that are free; none of them is the device."""
+    free = [number for number in range(3, 64) if not is_open(number)]
+    for number in free[:8]:
+        assert run(["replay", CLEAN, "--to", f"fd:{number}"]) == 5
+        assert f"fd:{number}: Bad file descriptor" in capsys.readouterr().err
+    # What cannot be read is told first.
+    assert run(["replay", "/none", "--to", f"fd:{free[0]}"]) == 3
 
 
 def test_descriptors_that_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
