@@ -133,12 +133,30 @@ def run(args: Sequence[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """Run the program."""
+    _replace_closed_streams()
     gc.set_threshold(GC_THRESHOLD)
     status = run()
     with suppress(OSError):
         sys.stderr.flush()
     # All is closed and written: to take the interpreter apart would cost a tenth of a short run.
     os._exit(status)
+
+
+def _replace_closed_streams() -> None:
+    """Put something in the place of standard streams that are closed.
+
+    No file may get their numbers. What is read or written there fails as it would have; messages
+    go nowhere, since nobody wants them.
+    """
+    for number, name, flags, mode in (
+        (0, "stdin", os.O_WRONLY, "r"),
+        (1, "stdout", os.O_RDONLY, "w"),
+        (2, "stderr", os.O_WRONLY, "w"),
+    ):
+        if getattr(sys, name) is None:
+            # In this order it is the lowest number that is free.
+            os.open(os.devnull, flags)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _describe(error: OSError) -> str:

@@ -199,3 +199,28 @@ def test_no_space_for_the_output() -> None:
     with Path("/dev/full").open("wb") as full:
         status, message = program(["decode", CLEAN], full.fileno())
     assert (status, message) == (5, "mfdtool: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("closed", "words", "status"),
+    [
+        ("<&-", ["info", CLEAN], 0),
+        ("<&-", ["info", "-"], 3),
+        (">&-", ["info", CLEAN], 5),
+        ("2>&-", ["info", CLEAN], 0),
+        ("2>&-", ["info", "/none"], 3),
+        ("<&- >&- 2>&-", ["info", CLEAN], 5),
+    ],
+)
+def test_streams_that_are_closed(closed: str, words: list[str], status: int) -> None:
+    """It ends as it does where nothing can be read or written, and without a traceback."""
+    program = [sys.executable, "-m", "mfdtool", *words]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *program],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+    assert bool(done.stdout) == (status == 0)

@@ -169,6 +169,24 @@ def test_nobody_reads_its_messages_any_more(tmp_path: Path) -> None:
     assert run(["info", str(path)]) == 0
 
 
+def test_its_streams_are_closed(tmp_path: Path) -> None:
+    """Nobody hears of it, but the migration is forwarded, and recorded."""
+    path, address = tmp_path / "run.pcapng", parse_address(f"unix:{tmp_path}/s")
+    destination = Destination()
+    program = [sys.executable, "-m", "mfdtool", "record", "proxy", "--listen", str(address)]
+    program += ["--to", str(destination.address), "-w", str(path), "--on-full", "block"]
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *program]
+    with subprocess.Popen(command) as process:
+        try:
+            wait_for(lambda: accepts(address) or process.poll() is not None)
+            migrate(address, destination)
+            assert process.wait(LONG) == 5, "the summary cannot be shown"
+        finally:
+            process.kill()
+            destination.close()
+    assert captured_in(path) > TOTAL, "with headers"
+
+
 def accepts(address: Address) -> bool:
     """Whether somebody listens there."""
     try:
