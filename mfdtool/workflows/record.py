@@ -58,8 +58,9 @@ def record_proxy(
 ) -> Recorded:
     """Forward connections and record them, until the migration or the user ends it.
 
-    The first SIGINT or SIGTERM stops accepting, a second one ends the connections; SIGHUP only does
-    the first. ``report`` is told what a user should know, ``show`` how far everything is.
+    The first SIGINT or SIGTERM stops accepting, a second one ends the connections, and the waiting
+    for a file that is full; SIGHUP only does the first. ``report`` is told what a user should know,
+    ``show`` how far everything is.
 
     Raises:
         OSError: the file cannot be created.
@@ -77,13 +78,18 @@ def record_proxy(
         raise
     try:
         proxy = Proxy(proxy_options, recording, report, listener=listener)
-        with _signals(proxy, report):
+        space = _Space(recording, report)
+        with _signals(proxy, recording, report):
             if recording.unreserved and options.preallocate != STEP:
                 report(f"--preallocate: no space is reserved: {recording.unreserved}")
             report(f"listening on {proxy.address}")
             while not proxy.wait(_INTERVAL):
+                space.look()
                 show(proxy.progress())
             proxy.close()
+            recording.end()
+            while not recording.wait(_INTERVAL):
+                space.look()
     finally:
         recording.close()
     totals = proxy.totals
@@ -108,8 +114,24 @@ def overview_of(path: Path) -> Overview:
         return summarise(reading)
 
 
+class _Space:
+    """Tells when a recording begins to wait for a file that is full."""
+
+    def __init__(self, recording: Recording, report: Callable[[str], None]) -> None:
+        self._recording = recording
+        self._report = report
+        self._told = False
+
+    def look(self) -> None:
+        """Tell what has not been told."""
+        reason = self._recording.waits_for
+        if reason and not self._told:
+            self._report(f"{self._recording.paths[-1]}: {reason}: waiting until it can be written")
+        self._told = bool(reason)
+
+
 @contextmanager
-def _signals(proxy: Proxy, report: Callable[[str], None]) -> Iterator[None]:
+def _signals(proxy: Proxy, recording: Recording, report: Callable[[str], None]) -> Iterator[None]:
     """Let the first signal end the accepting, and the second one everything."""
     seen = False
 
@@ -125,6 +147,8 @@ def _signals(proxy: Proxy, report: Callable[[str], None]) -> Iterator[None]:
         proxy.stop()
         if proxy.progress().open:
             report("no more connections are accepted; interrupt again to end those that there are")
+        elif recording.waits_for:
+            report("interrupt again to give up what is not written")
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:

@@ -33,11 +33,16 @@ TOTAL: Final = sum(len(MIGRATION.stream(name)) for name in MIGRATION.connections
 
 @contextmanager
 def proxy(
-    path: Path, destination: Destination, *options: str
+    path: Path, destination: Destination, *options: str, room: int | None = None
 ) -> Iterator[tuple[subprocess.Popen[str], Address]]:
-    """Run the command; give it and where it listens. A disk that hangs makes no losses."""
+    """Run the command; give it and where it listens. A disk that hangs makes no losses.
+
+    With ``room`` files take no more than so many blocks.
+    """
     command = [sys.executable, "-m", "mfdtool", "record", "proxy", "--listen", "tcp:127.0.0.1:0"]
     command += ["--to", str(destination.address), "-w", str(path), "--on-full", "block", *options]
+    if room is not None:
+        command = ["sh", "-c", f'ulimit -f {room}; exec "$@"', "sh", *command]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -148,6 +153,24 @@ def test_a_second_signal_ends_connections(tmp_path: Path) -> None:
         out, _ = process.communicate(timeout=LONG)
     assert process.returncode == 0
     assert "the main stream has no end" in out
+
+
+def test_waiting_for_a_full_file_is_told_and_can_be_given_up(tmp_path: Path) -> None:
+    path = tmp_path / "run.pcapng"
+    destination = Destination()
+    with proxy(path, destination, room=64) as (process, address):
+        migrate(address, destination)
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        assert told.startswith(f"mfdtool: {path}: ")
+        assert told.endswith(": waiting until it can be written\n")
+        process.send_signal(signal.SIGINT)
+        assert "interrupt again to" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=LONG)
+    assert process.returncode == 4
+    assert "Migration 0 to 127.0.0.1:" in out
+    assert "mfdtool: not recorded: " in err
 
 
 def test_nobody_reads_its_messages_any_more(tmp_path: Path) -> None:

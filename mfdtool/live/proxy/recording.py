@@ -146,6 +146,7 @@ class Recording:
         self._writer = Writer(self._file, self._store.release, blocks=blocks)
         self._lock = Lock()
         self._failed = False
+        self._ended = False
         self._closed = False
         self._notes: list[str] = []
         self._queue: SimpleQueue[Entry | None] = SimpleQueue()
@@ -166,6 +167,11 @@ class Recording:
     def losses(self) -> Losses:
         """What the recording lacks."""
         return self._writer.losses
+
+    @property
+    def waits_for(self) -> str:
+        """Why what is to be recorded waits for a file that takes nothing; empty if it does not."""
+        return self._writer.waits_for
 
     def lanes(self, flow: FlowKey, *, comments: Sequence[str] = ()) -> tuple[Lane, Lane]:
         """Begin a connection: give the lanes of the client and of the server."""
@@ -257,13 +263,24 @@ class Recording:
         self._writer.give_up()
         self._store.blocks = False
 
+    def end(self) -> None:
+        """Say that nothing more will be given."""
+        if not self._ended:
+            self._ended = True
+            self._queue.put(None)
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until all that was given is written, or so many seconds; tell whether it is."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
     def close(self) -> None:
         """Write everything that was given, and the last words."""
         if self._closed:
             return
-        self._closed = True
-        self._queue.put(None)
+        self.end()
         self._thread.join()
+        self._closed = True
         with suppress(OSError):
             self._writer.close(self._notes)
 

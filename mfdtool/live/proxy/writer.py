@@ -88,6 +88,7 @@ class Writer:
     Attributes:
         losses: what is missing.
         is_slow: whether the file takes less than `SLOW`.
+        waits_for: why it waits for a file that takes nothing; empty while it does not.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Writer:
         """Set up; with ``blocks`` a file that is full is waited for."""
         self.losses = Losses()
         self.is_slow = False
+        self.waits_for = ""
         self._file = file
         self._release = release
         self._blocks = blocks
@@ -156,9 +158,12 @@ class Writer:
                 self._unsaid = 0
                 self._written += _frames(blocks[done : done + count])
                 done += count
-            if self._file.failure is None:
+            failure = self._file.failure
+            if failure is None:
+                self.waits_for = ""
                 continue
             if self._blocks:
+                self.waits_for = failure.strerror or str(failure)
                 self._gives_up.wait(RETRY)
             else:
                 self._retry_at = time.monotonic() + RETRY
