@@ -136,6 +136,18 @@ def test_a_block_larger_than_a_file_is_written_all_the_same(tmp_path: Path) -> N
     assert len(file.paths) == 2
 
 
+def test_a_block_of_more_parts_than_a_system_call_takes(tmp_path: Path) -> None:
+    """Such a one is a vmdescription of a main stream that is redacted."""
+    path = tmp_path / "run.pcapng"
+    file = CaptureFile(path)
+    size = 600 * FRAME_PAYLOAD + 1
+    assert file.write([block(0, 10), block(10, size), block(10 + size, 10)]) == 3
+    file.close(STATISTICS)
+    assert file.paths == [path]
+    found, _ = segments(path)
+    assert sum(segment.captured for segment in found) == size + 20
+
+
 def failing(monkeypatch: pytest.MonkeyPatch, limit: int, *, reserves: bool) -> Callable[[], None]:
     """Make a file system that has only so many bytes; give what makes it roomy again."""
     real = os.pwritev

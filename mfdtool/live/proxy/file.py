@@ -106,13 +106,13 @@ class CaptureFile:
         os.close(self._file)
 
     def _write_some(self, blocks: Sequence[Block]) -> int:
-        """Write as many blocks as one system call takes; give how many."""
+        """Write as many blocks as one system call takes, or one that is larger; give how many."""
         parts: list[Part] = []
         ends: list[int] = []
         end = self._position
         for block in blocks:
             is_full = self._max_size and end > self._header_size
-            if len(parts) + len(block.parts) > _MAX_VECTORS:
+            if parts and len(parts) + len(block.parts) > _MAX_VECTORS:
                 break
             if is_full and end + block.size + CLOSING > self._max_size:
                 break
@@ -159,7 +159,8 @@ class CaptureFile:
         for part in (*parts, None):
             if part is not None and not isinstance(part, Interleaved):
                 vectors.append(part)
-                continue
+                if len(vectors) < _MAX_VECTORS:
+                    continue
             if vectors:
                 end = position + sum(map(len, vectors))
                 position += os.pwritev(self._file, vectors, position)
@@ -167,7 +168,7 @@ class CaptureFile:
                 if position < end:
                     return
                 vectors.clear()
-            if part is not None:
+            if isinstance(part, Interleaved):
                 part.write_to(self._file, position)
                 position += len(part)
                 yield position
