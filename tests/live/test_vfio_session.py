@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -223,3 +225,26 @@ def test_interrupted_while_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyboardInterrupt):
         ResumingDevice(device).__enter__()
     assert kernel.devices[0].state is DeviceState.RUNNING
+
+
+@pytest.mark.parametrize("kind", [SavingDevice, ResumingDevice])
+def test_interrupted_while_it_ends(
+    kind: type[SavingDevice | ResumingDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is in a hurry interrupts more than once: each time that the device is asked."""
+    kernel, device = one()
+    ioctl = kernel.ioctl
+
+    def interrupted(fd: int, request: Ioctl, argument: int | bytearray = 0) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return ioctl(fd, request, argument)
+
+    def begin_to() -> None:
+        monkeypatch.setattr(kernel, "ioctl", interrupted)
+        raise KeyboardInterrupt
+
+    session = SavingDevice(device, size=1) if kind is SavingDevice else ResumingDevice(device)
+    with pytest.raises(KeyboardInterrupt), session:
+        begin_to()
+    assert kernel.devices[0].state is DeviceState.RUNNING
+    assert "data" not in kernel.open_files

@@ -8,8 +8,9 @@ resets it, so that it is never left half saved or half resumed. Neither closes t
 from __future__ import annotations
 
 import errno
+import signal
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Self
 
 from mfdtool.errors import SinkError
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 60.0
 """Seconds to wait for a driver that says "not now"."""
+
+_INTERRUPTS: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
 class RefusedError(SinkError):
@@ -59,7 +62,8 @@ class _Session(ABC):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            self._restore()
+            with _uninterrupted():
+                self._restore()
         except SinkError as problem:
             if not isinstance(error, SinkError):
                 raise
@@ -82,7 +86,7 @@ class _Session(ABC):
                 raise SinkError(f"{self.device.name}: {state.name} opened no data descriptor")
         except BaseException:
             # Also an interrupt: nobody else knows of the session yet.
-            with suppress(SinkError):
+            with _uninterrupted(), suppress(SinkError):
                 self.device.make_running()
             raise
 
@@ -90,6 +94,16 @@ class _Session(ABC):
         fd, self._fd = self._fd, uapi.NO_FD
         if fd != uapi.NO_FD:
             self.device.kernel.close(fd)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let who interrupts again wait until the device is as it shall be left."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class SavingDevice(_Session):
