@@ -323,7 +323,9 @@ def _other_lines(streams: Iterable[OtherStream]) -> Iterator[str]:
 
 def _labelled(label: str, lines: Iterable[str]) -> Iterator[str]:
     for line in lines:
-        yield f"{label:<{_INDENT}}{line}".rstrip()
+        # A number may make a label longer than all others.
+        lead = f"{label:<{_INDENT - 1}} "
+        yield f"{lead}{line}".rstrip()
         label = ""
 
 

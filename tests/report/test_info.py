@@ -190,6 +190,12 @@ def test_many_channels_and_devices(clean: Overview) -> None:
     assert len(lines) < 136
 
 
+def test_more_migrations_than_ten(clean: Overview) -> None:
+    (migration,) = clean.migrations
+    lines = list(overview_text(replace(clean, migrations=(replace(migration, index=1000),))))
+    assert any(line.startswith("Migration 1000 to ") for line in lines)
+
+
 def test_migration_without_multifd(clean: Overview) -> None:
     (migration,) = clean.migrations
     ram = replace(migration.ram, packets=0, rounds=0, syncs=0)
