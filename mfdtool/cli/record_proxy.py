@@ -18,7 +18,7 @@ from mfdtool.cli.console import write_all
 from mfdtool.cli.make_options import SIZE_TYPE, Parsed
 from mfdtool.cli.status import ExitStatus
 from mfdtool.errors import CaptureError
-from mfdtool.live.addresses import parse_address
+from mfdtool.live.addresses import TcpAddress, parse_address
 from mfdtool.live.proxy.file import STEP
 from mfdtool.live.proxy.recording import DEFAULT_BUFFER, OnFull, RecordingOptions
 from mfdtool.live.proxy.server import Progress, ProxyOptions
@@ -140,6 +140,8 @@ def command(
     """
     if digest and not redact:
         raise click.UsageError("--digest goes with --redact: otherwise the bytes are all there.")
+    if listen == to and not (isinstance(listen, TcpAddress) and not listen.port):
+        raise click.UsageError(f"{to} is where it listens itself: --to is the destination.")
     if max_files and not max_size:
         raise click.UsageError("--max-files goes with --max-size.")
     if max_size and max_size < _SMALLEST_FILE:

@@ -284,6 +284,7 @@ def test_a_recording_is_kept_where_nothing_can_be_listened_on(tmp_path: Path) ->
         (["--max-files", "3"], "--max-files goes with --max-size"),
         (["--max-size", "64K"], "--max-size is at least 1M"),
         (["--limit-rate", "fast"], "is not a size"),
+        (["--listen", "tcp:h:1"], "tcp:h:1 is where it listens itself"),
     ],
 )
 def test_usage(options: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
