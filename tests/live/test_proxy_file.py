@@ -215,6 +215,23 @@ def test_the_last_words_have_space_of_their_own(
     assert [comment.text for comment in info.comments] == ["no space"]
 
 
+def test_another_file_that_there_is_no_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not stay there, empty; the next time there may be room."""
+    size = 1 << 15
+    file = CaptureFile(tmp_path / "run.pcapng", max_size=2 * size)
+    blocks = [block(number * size, size) for number in range(3)]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", lambda *arguments: 0)
+        assert file.write(blocks) == 1
+    assert failure_of(file) == errno.ENOSPC
+    assert file.paths == list(tmp_path.iterdir())
+    assert file.write(blocks[1:]) == 2
+    file.close(STATISTICS)
+    assert sorted(file.paths) == sorted(tmp_path.iterdir())
+
+
 def test_what_is_no_regular_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="not a regular file"):
         CaptureFile(Path(os.devnull))

@@ -205,11 +205,13 @@ class CaptureFile:
         # A pipe that nobody reads would be waited for.
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         file = os.open(path, flags, 0o600)
+        is_ours = False
         try:
             if not stat.S_ISREG(os.fstat(file).st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", str(path))
             _claim(file)
             os.ftruncate(file, 0)
+            is_ours = True
             self._position = self._reserved = 0
             header = section_header(
                 application=APPLICATION, os=os.uname().release, comments=self._comments
@@ -225,6 +227,10 @@ class CaptureFile:
             if self._header_size < len(header):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         except OSError as error:
+            if is_ours and self._number:
+                # It has nothing, and who reads the recording's files could not read this one.
+                with suppress(OSError):
+                    path.unlink()
             os.close(file)
             error.filename = str(path)
             raise
