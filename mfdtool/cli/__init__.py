@@ -120,13 +120,14 @@ def run(args: Sequence[str] | None = None) -> int:
     except click.Abort:
         status = ExitStatus.INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         status = ExitStatus(error.exit_code)
     except MfdtoolError as error:
-        click.echo(f"mfdtool: {error}", err=True)
+        _complain(str(error))
         status = status_of_error(error)
     except OSError as error:
-        click.echo(f"mfdtool: {_describe(error)}", err=True)
+        _complain(_describe(error))
         status = ExitStatus.LIVE
     return _flush(status)
 
@@ -159,6 +160,12 @@ def _replace_closed_streams() -> None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
+def _complain(text: str) -> None:
+    """Say what is wrong; that nobody hears it does not change how it ended."""
+    with suppress(OSError):
+        click.echo(f"mfdtool: {text}", err=True)
+
+
 def _describe(error: OSError) -> str:
     reason = error.strerror or str(error)
     return f"{error.filename}: {reason}" if error.filename else reason
@@ -174,6 +181,6 @@ def _flush(status: ExitStatus) -> ExitStatus:
         if isinstance(error, BrokenPipeError):
             return ExitStatus.PIPE
         if status is not ExitStatus.LIVE:
-            click.echo(f"mfdtool: standard output: {error.strerror}", err=True)
+            _complain(f"standard output: {error.strerror}")
         return ExitStatus.LIVE
     return status

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -224,3 +225,19 @@ def test_streams_that_are_closed(closed: str, words: list[str], status: int) -> 
     assert done.returncode == status
     assert "Traceback" not in done.stderr
     assert bool(done.stdout) == (status == 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [(["info", "/none"], 3), (["info", "--none"], 2), (["decode", CLEAN], 5)],
+)
+def test_nobody_reads_the_messages(words: list[str], status: int) -> None:
+    """The status tells all the same, also where a closed terminal takes neither output."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mfdtool", *words], stdout=full, stderr=writer, check=False
+        )
+    os.close(writer)
+    assert done.returncode == status
