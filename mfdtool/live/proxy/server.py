@@ -191,8 +191,10 @@ class Proxy:
         """Tell how far everything is."""
         totals = self.totals
         channels: dict[ChannelKind, int] = {}
-        moved, packets, phase = totals.moved, totals.device_packets, totals.phase
-        connections = self._connections()
+        with self._changed:
+            # At one moment: a connection that ends is counted in one of them.
+            moved, packets, phase = totals.moved, totals.device_packets, totals.phase
+            connections = self._connections()
         for connection in connections:
             moved += connection.moved
             packets += connection.device_packets
