@@ -6,7 +6,9 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from threading import Event, Thread
 
 import pytest
 
@@ -227,11 +229,25 @@ def test_interrupted_while_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernel.devices[0].state is DeviceState.RUNNING
 
 
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as made:
+        yield made
+
+
 @pytest.mark.parametrize("kind", [SavingDevice, ResumingDevice])
 def test_interrupted_while_it_ends(
-    kind: type[SavingDevice | ResumingDevice], monkeypatch: pytest.MonkeyPatch
+    kind: type[SavingDevice | ResumingDevice], monkeypatch: pytest.MonkeyPatch, stack: ExitStack
 ) -> None:
-    """Whoever is in a hurry interrupts more than once: each time that the device is asked."""
+    """Whoever is in a hurry interrupts more than once: each time that the device is asked.
+
+    The system may give a signal to any thread.
+    """
+    done = Event()
+    other = Thread(target=done.wait)
+    other.start()
+    stack.callback(other.join)
+    stack.callback(done.set)
     kernel, device = one()
     ioctl = kernel.ioctl
 

@@ -8,12 +8,12 @@ resets it, so that it is never left half saved or half resumed. Neither closes t
 from __future__ import annotations
 
 import errno
-import signal
 from abc import ABC, abstractmethod
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
 from mfdtool.errors import SinkError
+from mfdtool.live.interrupts import interrupts_held
 from mfdtool.live.vfio import uapi
 from mfdtool.live.vfio.device import PrecopyInfo, failing
 from mfdtool.live.vfio.kernel import text_of
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 60.0
 """Seconds to wait for a driver that says "not now"."""
-
-_INTERRUPTS: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
 class RefusedError(SinkError):
@@ -62,7 +60,8 @@ class _Session(ABC):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            with _uninterrupted():
+            # Whoever interrupts again waits until the device is as it shall be left.
+            with interrupts_held():
                 self._restore()
         except SinkError as problem:
             if not isinstance(error, SinkError):
@@ -86,7 +85,7 @@ class _Session(ABC):
                 raise SinkError(f"{self.device.name}: {state.name} opened no data descriptor")
         except BaseException:
             # Also an interrupt: nobody else knows of the session yet.
-            with _uninterrupted(), suppress(SinkError):
+            with interrupts_held(), suppress(SinkError):
                 self.device.make_running()
             raise
 
@@ -94,16 +93,6 @@ class _Session(ABC):
         fd, self._fd = self._fd, uapi.NO_FD
         if fd != uapi.NO_FD:
             self.device.kernel.close(fd)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let who interrupts again wait until the device is as it shall be left."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class SavingDevice(_Session):
