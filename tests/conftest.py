@@ -20,9 +20,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     """Have signals that end tests' programs arrive, also where whoever started this ignores them.
 
-    A shell does so for what it runs in the background, and nohup.
+    A shell does so for what it runs in the background, and nohup. Programs have the usual
+    handling then; this process still outlives a terminal that is closed.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, lambda *_: None)
