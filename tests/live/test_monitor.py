@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,6 +72,20 @@ def test_question_without_an_answer(
         del monitor
         gc.collect()
     assert not caplog.records
+
+
+def test_interrupt_while_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half an event loop could not be closed, which asyncio tells as a traceback."""
+
+    class Interrupted(asyncio.SelectorEventLoop):
+        def __init__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+            super().__init__()
+
+    monkeypatch.setattr(asyncio, "new_event_loop", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Monitor(str(tmp_path / "none"), seconds=LONG)
+    gc.collect()
 
 
 def test_nobody_there(tmp_path: Path) -> None:

@@ -11,14 +11,15 @@ waits; in the middle of the client's work it could be taken for the end of a con
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack, suppress
 from threading import Thread
 from typing import Any, Final
 
 from qemu.qmp import QMPClient, QMPError
 
 from mfdtool.errors import SinkError
+from mfdtool.live.interrupts import interrupts_held
 
 _CLOSING_SECONDS: Final = 1.0
 _GONE: Final = (QMPError, EOFError, OSError)
@@ -33,22 +34,25 @@ class Monitor:
         Raises:
             SinkError: there is no monitor, or it does not answer in time.
         """
-        self._loop = asyncio.new_event_loop()
-        self._thread = Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._client = QMPClient("mfdtool")
-        # What it logs is raised as well.
-        self._client.logger.disabled = True
         self._asked: asyncio.Task[Any] | None = None
-        try:
-            self._run(asyncio.wait_for(self._client.connect(path), seconds))
-        except (*_GONE, TimeoutError) as error:
-            self._end()
-            told = "no answer" if isinstance(error, TimeoutError) else str(error)
-            raise SinkError(f"QEMU's monitor: {told}") from error
-        except BaseException:
-            self.close()
-            raise
+        with ExitStack() as stack:
+            # Half a loop could not be closed.
+            with interrupts_held():
+                self._loop = asyncio.new_event_loop()
+                self._thread = Thread(target=self._loop.run_forever, daemon=True)
+                self._thread.start()
+                self._client = QMPClient("mfdtool")
+                # What it logs is raised as well.
+                self._client.logger.disabled = True
+                stack.callback(self.close)
+            try:
+                self._run(lambda: asyncio.wait_for(self._client.connect(path), seconds))
+            except (*_GONE, TimeoutError) as error:
+                stack.pop_all()
+                self._end()
+                told = "no answer" if isinstance(error, TimeoutError) else str(error)
+                raise SinkError(f"QEMU's monitor: {told}") from error
+            stack.pop_all()
 
     def do(self, command: str, *, seconds: float, **arguments: Any) -> Any:
         """Run a command; give its answer.
@@ -58,7 +62,7 @@ class Monitor:
             SinkError: it says no, or is gone.
         """
         try:
-            return self._run(self._answer(command, arguments, seconds))
+            return self._run(lambda: self._answer(command, arguments, seconds))
         except TimeoutError:
             # It is an OSError, too.
             raise
@@ -67,19 +71,23 @@ class Monitor:
 
     def close(self) -> None:
         """Close the connection; QEMU may be gone already."""
-        with suppress(*_GONE, TimeoutError):
-            self._run(asyncio.wait_for(self._client.disconnect(), _CLOSING_SECONDS))
-        self._end()
+        with interrupts_held():
+            with suppress(*_GONE, TimeoutError):
+                self._run(lambda: asyncio.wait_for(self._client.disconnect(), _CLOSING_SECONDS))
+            self._end()
 
-    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def _run(self, begin: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        with interrupts_held():
+            future = asyncio.run_coroutine_threadsafe(begin(), self._loop)
+        return future.result()
 
     def _end(self) -> None:
         """End what still waits for something, then the loop."""
-        self._run(_forgotten())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        with interrupts_held():
+            self._run(_forgotten)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
     async def _answer(self, command: str, arguments: dict[str, Any], seconds: float) -> Any:
         while True:
